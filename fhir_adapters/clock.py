@@ -1,0 +1,80 @@
+"""FHIR's dates and times as seconds since 1970, and back.
+
+A FHIR dateTime may be a year, a month, a day or an instant, with a zone or (against the standard,
+but often seen) without one. Everything inside is a float of seconds, so that comparing is cheap.
+A partial date counts from its first moment, in the site's zone; a time without a zone is read in
+the site's zone too.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import NewType
+from zoneinfo import ZoneInfo
+
+Seconds = NewType("Seconds", float)
+"""Seconds since 1970-01-01T00:00Z. `UNDATED` and `OPEN` stand for no start and no end."""
+
+UNDATED = Seconds(-math.inf)
+OPEN = Seconds(math.inf)
+DAY_S = 86_400.0
+HOUR_S = 3_600.0
+COPENHAGEN = ZoneInfo("Europe/Copenhagen")
+
+_PARTIAL = {4: "-01-01", 7: "-01"}  # length of what is there -> what completes it to a day
+
+
+def parse_time(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
+    """The first moment a FHIR date, dateTime or instant stands for.
+
+    Raises ValueError for text that is none of these.
+    """
+    completed = text + _PARTIAL.get(len(text), "")
+    moment = datetime.fromisoformat(completed)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=zone)
+    return Seconds(moment.timestamp())
+
+
+def end_of(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
+    """The last moment a FHIR date or dateTime stands for: the end of its year, month or day."""
+    start = datetime.fromtimestamp(parse_time(text, zone), zone)
+    if len(text) == len("2026"):
+        start = start.replace(year=start.year + 1)
+    elif len(text) == len("2026-11"):
+        start = (start.replace(day=1) + timedelta(days=32)).replace(day=1)
+    elif len(text) == len("2026-11-21"):
+        start = start + timedelta(days=1)
+    else:
+        return Seconds(start.timestamp())
+    return Seconds(start.timestamp() - 1.0)
+
+
+def is_day_precise(text: str) -> bool:
+    """Whether the text names a day or less, not a moment of the day."""
+    return "T" not in text
+
+
+def to_datetime(moment: float, zone: tzinfo = COPENHAGEN) -> datetime:
+    """The moment in a zone, for showing."""
+    return datetime.fromtimestamp(moment, zone)
+
+
+def to_iso(moment: float) -> str:
+    """The moment as an ISO 8601 instant in UTC, to the second."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def age_in_years(birth_date: str, at: float, zone: tzinfo = COPENHAGEN) -> float | None:
+    """Whole years lived at a moment; None where the birth date is not a date.
+
+    A birth date of a year or a month only counts from its first day.
+    """
+    try:
+        born = datetime.fromtimestamp(parse_time(birth_date, zone), zone)
+    except ValueError:
+        return None
+    now = datetime.fromtimestamp(at, zone)
+    had_birthday = (now.month, now.day) >= (born.month, born.day)
+    return float(now.year - born.year - (0 if had_birthday else 1))

@@ -1,0 +1,392 @@
+"""From bytes to typed resources: Bundles, a hook's prefetch, Bulk Data lines.
+
+Every entry and every prefetch value is decoded on its own, so that one broken resource is reported
+as a `Trouble` and costs nothing but itself. Types no feature reads are skipped unread. What was
+asked, and how completely it was answered, is kept as a `QueryAnswer` beside the resources, because
+"none" and "not asked" are different findings.
+
+Turning resources into clinical facts is `facts.py`; fetching what is missing is the FHIR client's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal
+
+import msgspec
+
+from fhir_adapters import resources as r
+from fhir_adapters.clock import OPEN, UNDATED, Seconds, parse_time
+from fhir_adapters.errors import UnreadableInput, WrongFhirVersion
+from fhir_adapters.references import last_segments
+
+AnswerState = Literal["complete", "partial", "absent", "failed"]
+EPIC_NO_RESULTS = "4101"
+"""Epic's warning in an otherwise empty searchset: "Resource request returns no results"."""
+
+_TYPE_FIRST = re.compile(rb'\s*\{\s*"resourceType"\s*:\s*"([A-Za-z]+)"')
+_DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in r.READ.items()}
+_KIND = msgspec.json.Decoder(r.Kind)
+_BUNDLE = msgspec.json.Decoder(r.Bundle)
+_OUTCOME = msgspec.json.Decoder(r.OperationOutcome)
+_SHAPES_LOOKED_AT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that could not be read: where it stood, what kind, and the field, never a value."""
+
+    where: str
+    code: Literal["unreadable", "wrong-patient", "skipped", "failed-query", "no-time"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswer:
+    """How completely a query was answered.
+
+    `covers_from`: the moment from which on nothing is missing; -inf for a complete answer, +inf
+    where nothing can be promised. A full page sorted newest first covers back to its oldest entry.
+    """
+
+    state: AnswerState
+    covers_from: float = OPEN
+    entries: int = 0
+    reason: str | None = None
+
+
+COMPLETE = QueryAnswer("complete", UNDATED)
+NOT_ASKED = QueryAnswer("absent", reason="not asked")
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedQuery:
+    """What a package asks under one prefetch key: the resource type and the page size, if any."""
+
+    resource_type: str
+    page_size: int | None = None
+    newest_first: bool = False
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All typed resources of one request, with what was asked and what could not be read."""
+
+    resources: dict[str, list[Any]] = field(default_factory=dict)
+    ids_by_full_url: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, QueryAnswer] = field(default_factory=dict)
+    troubles: list[Trouble] = field(default_factory=list)
+    whole_record: bool = False
+    looked_at: dict[str, int] = field(default_factory=dict)
+
+    def of(self, resource_type: str) -> list[Any]:
+        """The resources of a type, in the order they came."""
+        return self.resources.get(resource_type, [])
+
+    def answer(self, key: str) -> QueryAnswer:
+        """How the query under a prefetch key was answered; a whole record answers every query."""
+        return self.answers.get(key, COMPLETE if self.whole_record else NOT_ASKED)
+
+
+def decode_bundle(raw: bytes) -> Gathered:
+    """The resources of one Bundle taken as the whole record of one patient.
+
+    Raises UnreadableInput where the bytes are no Bundle, WrongFhirVersion for DSTU2 and STU3.
+    """
+    gathered = Gathered(whole_record=True)
+    kind = kind_of(raw)
+    if kind == "Bundle":
+        _add_bundle(gathered, _bundle(raw, "Bundle"), where="Bundle")
+    elif kind in r.READ:
+        _add_resource(gathered, raw, where=kind)
+    else:
+        raise UnreadableInput(
+            f"expected a Bundle, got {kind or 'no resourceType'}", field="resourceType"
+        )
+    return gathered
+
+
+def decode_prefetch(
+    prefetch: Mapping[str, msgspec.Raw], expected: Mapping[str, ExpectedQuery]
+) -> Gathered:
+    """The resources of a hook's prefetch, and per expected key how completely it was answered.
+
+    A key may hold a resource, a Bundle, null (asked, nothing there) or an OperationOutcome (asked,
+    failed). Keys nobody expects are read too: what they hold is data, but proves no query.
+    """
+    gathered = Gathered()
+    for key, value in prefetch.items():
+        _add_prefetch_value(gathered, key, memoryview(value), expected.get(key))
+    return gathered
+
+
+def decode_lines(lines: Iterable[bytes], where: str = "line") -> Gathered:
+    """The resources of one patient from Bulk Data lines, taken as the whole record."""
+    gathered = Gathered(whole_record=True)
+    for number, line in enumerate(lines, start=1):
+        _add_resource(gathered, line, where=f"{where}[{number}]")
+    return gathered
+
+
+def kind_of(raw: bytes | memoryview) -> str | None:
+    """The resourceType of a JSON object; None where it has none.
+
+    Raises UnreadableInput for what is not JSON, or nested too deeply.
+    """
+    found = _TYPE_FIRST.match(raw)
+    if found:
+        return found.group(1).decode()
+    kind: r.Kind = read(_KIND, raw, "$")
+    return kind.resource_type
+
+
+def read(decoder: msgspec.json.Decoder[Any], raw: bytes | memoryview, where: str) -> Any:
+    """What a decoder makes of the bytes; UnreadableInput names the field where it fails."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        path = _path_in(str(error))
+        raise UnreadableInput(str(error), field=_join(where, path)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UnreadableInput(f"not valid JSON: {error}", field=where) from None
+    except RecursionError:
+        raise UnreadableInput("nested too deeply", field=where) from None
+
+
+def _path_in(message: str) -> str:
+    found = re.search(r"`\$(.*)`$", message)
+    return found.group(1) if found else ""
+
+
+def _join(where: str, path: str) -> str:
+    return (where + path).replace("$.", "").replace("[...]", "[*]")
+
+
+def _bundle(raw: bytes | memoryview, where: str) -> r.Bundle:
+    bundle: r.Bundle = read(_BUNDLE, raw, where)
+    return bundle
+
+
+def _add_prefetch_value(
+    gathered: Gathered, key: str, raw: memoryview, expected: ExpectedQuery | None
+) -> None:
+    where = f"prefetch.{key}"
+    if bytes(raw[:4]) == b"null":
+        gathered.answers[key] = QueryAnswer("complete", UNDATED, 0)
+        return
+    try:
+        kind = kind_of(raw)
+        if kind == "OperationOutcome":
+            answer = _failed(gathered, where, raw)
+        elif kind == "Bundle":
+            bundle = _bundle(raw, where)
+            before = len(gathered.troubles)
+            _add_bundle(gathered, bundle, where=where)
+            answer = _answer_of(bundle, expected, len(gathered.troubles) > before)
+        else:
+            answer = _single(gathered, raw, where, kind, expected)
+    except WrongFhirVersion:
+        raise
+    except UnreadableInput as error:
+        gathered.troubles.append(Trouble(error.field or where, "unreadable", str(error)))
+        answer = QueryAnswer("failed", reason="unreadable")
+    gathered.answers[key] = answer
+
+
+def _single(
+    gathered: Gathered,
+    raw: memoryview,
+    where: str,
+    kind: str | None,
+    expected: ExpectedQuery | None,
+) -> QueryAnswer:
+    if kind is None:
+        raise UnreadableInput("no resourceType", field=f"{where}.resourceType")
+    read_well = _add_resource(gathered, raw, where)
+    if expected and kind != expected.resource_type:
+        reason = f"expected {expected.resource_type}, got {kind}"
+        gathered.troubles.append(Trouble(where, "skipped", reason))
+        return QueryAnswer("failed", reason=reason)
+    if not read_well:
+        return QueryAnswer("failed", reason="unreadable")
+    return QueryAnswer("complete", UNDATED, 1)
+
+
+def _failed(gathered: Gathered, where: str, raw: memoryview) -> QueryAnswer:
+    outcome: r.OperationOutcome = read(_OUTCOME, raw, where)
+    if _says_no_results(outcome):
+        return QueryAnswer("complete", UNDATED, 0)
+    gathered.troubles.append(Trouble(where, "failed-query", "the sender's query failed"))
+    return QueryAnswer("failed", reason="the sender's query failed")
+
+
+def _says_no_results(outcome: r.OperationOutcome) -> bool:
+    codes = [
+        coding.code
+        for issue in outcome.issue or ()
+        for coding in (issue.details and issue.details.coding) or ()
+    ]
+    return EPIC_NO_RESULTS in codes
+
+
+def _answer_of(bundle: r.Bundle, expected: ExpectedQuery | None, had_trouble: bool) -> QueryAnswer:
+    matches = [e for e in bundle.entry or () if not (e.search and e.search.mode == "outcome")]
+    failures = [e for e in bundle.entry or () if e.search and e.search.mode == "outcome"]
+    count = len(matches)
+    if any(not _is_no_results_entry(entry) for entry in failures):
+        return QueryAnswer("partial", OPEN, count, "the answer carries an OperationOutcome")
+    if had_trouble:
+        return QueryAnswer("partial", OPEN, count, "an entry could not be read")
+    more = any(link.relation == "next" for link in bundle.link or ())
+    short = bundle.total is not None and bundle.total > count
+    full = bool(expected and expected.page_size and count >= expected.page_size)
+    if not (more or short or full):
+        return QueryAnswer("complete", UNDATED, count)
+    newest_first = bool(expected and expected.newest_first)
+    covers_from = _covered_from(matches) if newest_first else OPEN
+    return QueryAnswer("partial", covers_from, count, "one page of more")
+
+
+def _is_no_results_entry(entry: r.Entry) -> bool:
+    if not memoryview(entry.resource):
+        return False
+    outcome: r.OperationOutcome = read(_OUTCOME, memoryview(entry.resource), "entry.resource")
+    return _says_no_results(outcome)
+
+
+class _Dated(r.Element):
+    effective_date_time: str | None = None
+    effective_instant: str | None = None
+    effective_period: r.Period | None = None
+    period: r.Period | None = None
+    performed_date_time: str | None = None
+    performed_period: r.Period | None = None
+    authored_on: str | None = None
+    recorded_date: str | None = None
+    authored: str | None = None
+
+
+_DATED = msgspec.json.Decoder(_Dated)
+
+
+def _covered_from(entries: list[r.Entry]) -> float:
+    """The oldest entry's time, if the page really came newest first; otherwise nothing is sure."""
+    times = [_time_of(entry) for entry in entries]
+    known = [time for time in times if time is not None]
+    if len(known) != len(times) or not known:
+        return OPEN
+    in_order = all(newer >= older for newer, older in pairwise(known))
+    return known[-1] if in_order else OPEN
+
+
+def _time_of(entry: r.Entry) -> Seconds | None:
+    if not memoryview(entry.resource):
+        return None
+    dated: _Dated = read(_DATED, memoryview(entry.resource), "entry.resource")
+    periods = (dated.effective_period, dated.period, dated.performed_period)
+    texts = (
+        dated.effective_date_time,
+        dated.effective_instant,
+        dated.performed_date_time,
+        dated.authored_on,
+        dated.recorded_date,
+        dated.authored,
+        *(period.start for period in periods if period),
+    )
+    text = next((text for text in texts if text), None)
+    try:
+        return parse_time(text) if text else None
+    except ValueError:
+        return None
+
+
+def _add_bundle(gathered: Gathered, bundle: r.Bundle, where: str) -> None:
+    for number, entry in enumerate(bundle.entry or ()):
+        raw = memoryview(entry.resource)
+        if raw and not (entry.search and entry.search.mode == "outcome"):
+            _add_resource(gathered, raw, f"{where}.entry[{number}]", entry.full_url)
+
+
+def _add_resource(
+    gathered: Gathered,
+    raw: bytes | memoryview,
+    where: str,
+    full_url: str | None = None,
+) -> bool:
+    """Whether the resource was read, or is of a type that need not be."""
+    try:
+        kind = _known_kind(raw, where)
+        decoder = _DECODERS.get(kind)
+        if decoder is None:
+            return True
+        _refuse_older_release(gathered, kind, raw, where)
+        resource = read(decoder, raw, where)
+    except WrongFhirVersion:
+        raise
+    except UnreadableInput as error:
+        gathered.troubles.append(Trouble(error.field or where, "unreadable", str(error)))
+        return False
+    gathered.resources.setdefault(kind, []).append(resource)
+    if full_url and resource.id:
+        gathered.ids_by_full_url[full_url] = f"{kind}/{resource.id}"
+    elif full_url:
+        resource.id = last_segments(full_url, 1)
+        gathered.ids_by_full_url[full_url] = f"{kind}/{resource.id}"
+    return True
+
+
+_OLDER_TYPES = {"MedicationOrder": "DSTU2", "DiagnosticOrder": "DSTU2", "ReferralRequest": "STU3"}
+
+
+class _Shape(r.Element, rename={"class_": "class", "clinical_status": "clinicalStatus"}):
+    """Where R4 and its elders differ in form, so that the release shows."""
+
+    class_: Any = None
+    patient: Any = None
+    context: Any = None
+    category: Any = None
+    clinical_status: Any = None
+
+
+_SHAPE = msgspec.json.Decoder(_Shape)
+_OLDER_SHAPES: dict[str, tuple[tuple[str, type], ...]] = {
+    "Encounter": (("class_", str), ("patient", dict)),
+    "Condition": (("clinical_status", str), ("patient", dict)),
+    "Observation": (("category", dict), ("context", dict)),
+    "Procedure": (("context", dict),),
+    "MedicationRequest": (("context", dict),),
+}
+
+
+def _known_kind(raw: bytes | memoryview, where: str) -> str:
+    """The type of a resource; refused where it has none, or one that R4 does not have."""
+    kind = kind_of(raw)
+    if kind is None:
+        raise UnreadableInput("no resourceType", field=f"{where}.resourceType")
+    if kind in _OLDER_TYPES:
+        raise WrongFhirVersion(
+            f"{kind} is FHIR {_OLDER_TYPES[kind]}; this service speaks FHIR R4",
+            field=f"{where}.resourceType",
+        )
+    return kind
+
+
+def _refuse_older_release(
+    gathered: Gathered, kind: str, raw: bytes | memoryview, where: str
+) -> None:
+    """Raise WrongFhirVersion where one of the first resources of a type has an older form."""
+    looked = gathered.looked_at.get(kind, 0)
+    if kind not in _OLDER_SHAPES or looked >= _SHAPES_LOOKED_AT:
+        return
+    gathered.looked_at[kind] = looked + 1
+    shape = read(_SHAPE, raw, where)
+    for name, older in _OLDER_SHAPES[kind]:
+        if isinstance(getattr(shape, name), older):
+            field_name = {"class_": "class", "clinical_status": "clinicalStatus"}.get(name, name)
+            raise WrongFhirVersion(
+                f"{kind}.{field_name} has the form of FHIR DSTU2 or STU3; this service speaks R4",
+                field=f"{where}.{field_name}",
+            )

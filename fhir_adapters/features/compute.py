@@ -1,0 +1,483 @@
+"""The one feature path: from a patient record and a moment to values with provenance.
+
+Serving, training, validation and monitoring all call `FeatureSet.compute`; there is no second way
+to a feature. A value is always accompanied by where it came from or why there is none, and a zero
+is only given where the record was asked and could have said otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from fhir_adapters.clock import COPENHAGEN, DAY_S, OPEN, UNDATED, age_in_years, to_datetime
+from fhir_adapters.codes import code_table
+from fhir_adapters.errors import LanguageError
+from fhir_adapters.features.derived import DERIVED, FORMULAS
+from fhir_adapters.features.language import (
+    USABLE,
+    Anchors,
+    FeatureSpec,
+    FeatureStatus,
+    Moment,
+    in_order,
+    parse_span,
+    parse_window,
+)
+from fhir_adapters.features.recipes import CONCLUDES_NONE, RECIPES, Finding, Selection
+from fhir_adapters.record import Fact, PatientRecord, Stay
+from fhir_adapters.stays import StayRule, index_stay, is_admission, link_stays, stay_facts
+
+FROM_STAYS = frozenset({"stay", "contact"})
+OTHER_SOURCES = FROM_STAYS | {"medication", "procedure", "episode_of_care"}
+PATIENT_ATTRIBUTES = frozenset({"age", "male"})
+STAY_ATTRIBUTES = frozenset({"acute", "days", "weekday", "reason"})
+LONGEST_SERIES = 12
+MOST_SOURCES = 12
+
+
+class FeatureValue(msgspec.Struct, frozen=True, gc=False):
+    """One feature of one patient at one moment.
+
+    `value` is in the feature's unit; None where there is none, and then `status` and `reason` say
+    why. `time` is when the newest finding behind it held (seconds), `sources` the resources it
+    rests on, `original` and `unit` what stood there before conversion, `series` the last values
+    with their times, oldest first.
+    """
+
+    name: str
+    value: float | None
+    status: FeatureStatus
+    reason: str | None = None
+    time: float | None = None
+    sources: tuple[str, ...] = ()
+    code: str | None = None
+    original: float | None = None
+    unit: str | None = None
+    baseline: float | None = None
+    series: tuple[tuple[float, float], ...] = ()
+    findings: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRow:
+    """All features of one patient at one moment, and the stay the question is about.
+
+    `implausible`: newest measurements of their kind that cannot be right, or that mean danger.
+    """
+
+    as_of: float
+    index: Stay | None
+    values: Mapping[str, FeatureValue]
+    implausible: tuple[Fact, ...]
+
+    def numbers(self, names: Sequence[str]) -> list[float]:
+        """The values in an order, NaN for those that may not be used."""
+        found = (self.values[name] for name in names)
+        return [math.nan if v.value is None else v.value for v in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    spec: FeatureSpec
+    window: tuple[Moment, Moment] | None
+    baseline: tuple[Moment, Moment] | None
+    stale_after_s: float | None
+    expected_every_s: float | None
+    queries: tuple[str, ...]
+    where: frozenset[str]
+    unknown: frozenset[str]
+    by_overlap: bool
+    by_end: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """What all features of one computation share."""
+
+    record: PatientRecord
+    anchors: Anchors
+    index: Stay | None
+    from_stays: Mapping[str, list[Fact]]
+
+    def facts(self, source: str) -> list[Fact]:
+        return self.from_stays.get(source) or self.record.of(source)
+
+
+class FeatureSet:
+    """The features of one package, compiled once, computed for any patient at any moment."""
+
+    def __init__(
+        self,
+        specs: Iterable[FeatureSpec],
+        supplied_by: Mapping[str, str],
+        *,
+        stay_rule: StayRule,
+        index_within_hours: float | None = None,
+    ) -> None:
+        """Compile features.
+
+        `supplied_by`: concept or source -> the prefetch key whose query supplies it.
+        `index_within_hours`: how long after its end a stay is still the index; None: no index stay.
+        Raises LanguageError for words the language does not have.
+        """
+        by_name: dict[str, FeatureSpec] = {}
+        for spec in specs:
+            if spec.name in by_name:
+                raise LanguageError("two features of one name", field=f"features.{spec.name}")
+            by_name[spec.name] = spec
+        self.specs = by_name
+        self.supplied_by = dict(supplied_by)
+        self.stay_rule = stay_rule
+        self.index_within_hours = index_within_hours
+        self._compiled = [self._compile(spec) for spec in in_order(by_name)]
+
+    @property
+    def concepts(self) -> frozenset[str]:
+        """Every concept and source some feature is made of, stays and contacts left out."""
+        found = {name for spec in self.specs.values() for name in spec.of}
+        found.update(
+            name
+            for spec in self.specs.values()
+            for name in (spec.except_around.of if spec.except_around else ())
+        )
+        return frozenset(found - FROM_STAYS)
+
+    # ---- compiling --------------------------------------------------------------------------
+
+    def _compile(self, spec: FeatureSpec) -> _Compiled:
+        field = f"features.{spec.name}"
+        _check_recipe(spec, field)
+        sources = [*spec.of, *(spec.except_around.of if spec.except_around else ())]
+        for source in sources:
+            self._check_source(source, field)
+        kinds = {code_table().concept(s).kind for s in sources if s not in OTHER_SOURCES}
+        lasting = kinds & {"condition", "medication"} or set(spec.of) & {
+            "medication",
+            "episode_of_care",
+        }
+        return _Compiled(
+            spec=spec,
+            window=parse_window(spec.window, f"{field}.window"),
+            baseline=parse_window(spec.baseline, f"{field}.baseline"),
+            stale_after_s=parse_span(spec.stale_after, field) if spec.stale_after else None,
+            expected_every_s=parse_span(spec.expected_every, field)
+            if spec.expected_every
+            else None,
+            queries=tuple(dict.fromkeys(self.supplied_by[source] for source in sources)),
+            where=frozenset(spec.where),
+            unknown=frozenset(f"?{tag}" for tag in spec.where),
+            by_overlap=spec.when == "overlap" or (spec.when is None and bool(lasting)),
+            by_end=spec.when == "end",
+        )
+
+    def _check_source(self, source: str, field: str) -> None:
+        if source not in OTHER_SOURCES:
+            try:
+                code_table().concept(source)
+            except KeyError:
+                raise LanguageError(f"no concept is called {source!r}", f"{field}.of") from None
+        if source not in self.supplied_by:
+            raise LanguageError(f"no prefetch key supplies {source!r}", field=f"{field}.of")
+
+    # ---- computing --------------------------------------------------------------------------
+
+    def compute(self, record: PatientRecord, as_of: float) -> FeatureRow:
+        """Every feature of the record at a moment; nothing known later than it is used."""
+        stays = link_stays(record.contacts, self.stay_rule, as_of)
+        index = self._index(stays, as_of)
+        admissions, contacts = stay_facts(stays, index, self.stay_rule, as_of)
+        at = _At(
+            record=record,
+            anchors=_anchors(index, as_of),
+            index=index,
+            from_stays={"stay": admissions, "contact": contacts},
+        )
+        values: dict[str, FeatureValue] = {}
+        implausible: dict[tuple[str, float], Fact] = {}
+        for compiled in self._compiled:
+            values[compiled.spec.name] = self._value(compiled, at, values, implausible)
+        return FeatureRow(as_of, index, values, tuple(implausible.values()))
+
+    def _index(self, stays: list[Stay], as_of: float) -> Stay | None:
+        if self.index_within_hours is None:
+            return None
+        return index_stay(stays, as_of, self.index_within_hours)
+
+    def is_long_enough(self, row: FeatureRow) -> bool:
+        """Whether the index stay has lasted long enough to be an admission."""
+        return row.index is not None and is_admission(row.index, self.stay_rule, row.as_of)
+
+    def _value(
+        self,
+        compiled: _Compiled,
+        at: _At,
+        values: Mapping[str, FeatureValue],
+        implausible: dict[tuple[str, float], Fact],
+    ) -> FeatureValue:
+        spec = compiled.spec
+        if spec.recipe == "patient":
+            return _of_patient(spec, at)
+        if spec.recipe == "index":
+            return _of_index(spec, at)
+        if spec.from_:
+            return _derived(spec, [values[name] for name in spec.from_])
+        window = _window(compiled.window, at.anchors)
+        if window is None:
+            return FeatureValue(spec.name, None, "missing", reason="no index stay")
+        selection, unusable = _select(compiled, at, window)
+        newest_unusable = unusable[-1] if unusable else None
+        if newest_unusable is not None and newest_unusable.status == "implausible":
+            newest = selection.facts[-1].start if selection.facts else UNDATED
+            if newest_unusable.start > newest:
+                key = (newest_unusable.concept, newest_unusable.start)
+                implausible[key] = newest_unusable
+        found = RECIPES[spec.recipe](selection, spec)
+        if found is not None:
+            return _measured(compiled, selection, found)
+        return _nothing(compiled, at, selection, newest_unusable)
+
+
+def _check_recipe(spec: FeatureSpec, field: str) -> None:
+    recipe = spec.recipe
+    if recipe == "patient":
+        if spec.attribute not in PATIENT_ATTRIBUTES:
+            raise LanguageError(f"no such attribute of a patient: {spec.attribute}", field)
+    elif recipe == "index":
+        if spec.attribute not in STAY_ATTRIBUTES:
+            raise LanguageError(f"no such attribute of a stay: {spec.attribute}", field)
+    elif recipe in DERIVED:
+        _check_derived(spec, field)
+    elif recipe not in RECIPES:
+        raise LanguageError(f"no recipe is called {recipe!r}", field=f"{field}.recipe")
+    elif not spec.of:
+        raise LanguageError("a recipe needs something to be made of", field=f"{field}.of")
+
+
+def _check_derived(spec: FeatureSpec, field: str) -> None:
+    needed = DERIVED[spec.recipe][0]
+    if spec.recipe == "formula":
+        if spec.formula not in FORMULAS:
+            raise LanguageError(f"no formula is called {spec.formula!r}", f"{field}.formula")
+        needed = FORMULAS[spec.formula or ""][0]
+    if spec.recipe == "product":
+        needed = max(needed, len(spec.from_))
+    if len(spec.from_) != needed:
+        raise LanguageError(f"{spec.recipe} is made from {needed} features", f"{field}.from")
+
+
+def _anchors(index: Stay | None, as_of: float) -> Anchors:
+    if index is None:
+        return Anchors(as_of)
+    return Anchors(as_of, index.start, min(index.end, as_of))
+
+
+def _window(points: tuple[Moment, Moment] | None, anchors: Anchors) -> tuple[float, float] | None:
+    if points is None:
+        return UNDATED, anchors.as_of
+    start, end = points[0](anchors), points[1](anchors)
+    if start is None or end is None:
+        return None
+    return start, min(end, anchors.as_of)
+
+
+def _select(
+    compiled: _Compiled, at: _At, window: tuple[float, float]
+) -> tuple[Selection, list[Fact]]:
+    """What the recipe may use, and the facts in the window that may not be used, oldest first."""
+    as_of = at.anchors.as_of
+    facts = _in_window(compiled, at, window)
+    usable = [fact for fact in facts if fact.status == "ok"]
+    chosen = [f for f in usable if compiled.where <= f.tags] if compiled.where else usable
+    uncertain = sum(bool(compiled.unknown & f.tags) for f in usable) if compiled.unknown else 0
+    baseline_window = _window(compiled.baseline, at.anchors) if compiled.baseline else None
+    baseline = _in_window(compiled, at, baseline_window) if baseline_window else []
+    selection = Selection(
+        facts=chosen,
+        baseline=[fact for fact in baseline if fact.status == "ok"],
+        none_is_none=_covers(compiled, at, window[0]),
+        uncertain=uncertain,
+        start=window[0],
+        end=window[1],
+        as_of=as_of,
+        expected_every_s=compiled.expected_every_s,
+    )
+    return selection, [fact for fact in facts if fact.status != "ok"]
+
+
+def _in_window(compiled: _Compiled, at: _At, window: tuple[float, float]) -> list[Fact]:
+    start, end = window
+    as_of = at.anchors.as_of
+    sources = compiled.spec.of
+    facts = at.facts(sources[0]) if len(sources) == 1 else _merged(at, sources)
+    known = (f for f in facts if f.known <= as_of and f.start <= as_of)
+    if compiled.by_overlap:
+        inside = [f for f in known if f.start <= end and f.end >= start]
+    elif compiled.by_end:
+        inside = [f for f in known if start <= f.end <= end]
+    else:
+        inside = [f for f in known if start <= f.start <= end]
+    return _away_from_events(compiled, at, inside)
+
+
+def _merged(at: _At, sources: list[str]) -> list[Fact]:
+    facts = [fact for source in sources for fact in at.facts(source)]
+    return sorted(facts, key=lambda fact: (fact.start, fact.concept, fact.source))
+
+
+def _away_from_events(compiled: _Compiled, at: _At, facts: list[Fact]) -> list[Fact]:
+    around = compiled.spec.except_around
+    if around is None:
+        return facts
+    as_of = at.anchors.as_of
+    events = [e for source in around.of for e in at.facts(source) if e.known <= as_of]
+    before, after = around.before_days * DAY_S, around.after_days * DAY_S
+    return [
+        fact
+        for fact in facts
+        if not any(event.start - before <= fact.start <= event.start + after for event in events)
+    ]
+
+
+def _covers(compiled: _Compiled, at: _At, start: float) -> bool:
+    """Whether every query behind the feature was answered back to the start of its window.
+
+    What lasts (diagnoses, drugs) may have begun before the window, so only a whole answer will do.
+    """
+    start = UNDATED if compiled.by_overlap else start
+    return all(at.record.answer(query).covers_from <= start for query in compiled.queries)
+
+
+def _measured(compiled: _Compiled, selection: Selection, found: Finding) -> FeatureValue:
+    spec = compiled.spec
+    newest = found.evidence[-1] if found.evidence else None
+    single = newest if newest is not None and len(found.evidence) == 1 else None
+    time = max((_shown_time(fact) for fact in found.evidence), default=None)
+    stale = (
+        compiled.stale_after_s is not None
+        and time is not None
+        and selection.as_of - time > compiled.stale_after_s
+    )
+    return FeatureValue(
+        name=spec.name,
+        value=found.value,
+        status="stale" if stale else "measured",
+        time=time if time is not None and math.isfinite(time) else None,
+        sources=tuple(fact.source for fact in found.evidence[-MOST_SOURCES:]),
+        code=newest.code or None if newest else None,
+        original=single.original if single else None,
+        unit=(single.unit or None) if single else None,
+        baseline=found.baseline,
+        series=_series(selection) if spec.recipe not in CONCLUDES_NONE else (),
+        findings=len(found.evidence),
+    )
+
+
+def _shown_time(fact: Fact) -> float:
+    """When a finding held, for showing: a stay by its end, all else by its start."""
+    return fact.end if fact.concept == "stay" and fact.end < OPEN else fact.start
+
+
+def _series(selection: Selection) -> tuple[tuple[float, float], ...]:
+    newest = selection.facts[-LONGEST_SERIES:]
+    return tuple((fact.start, fact.value) for fact in newest if fact.value is not None)
+
+
+def _nothing(
+    compiled: _Compiled, at: _At, selection: Selection, unusable: Fact | None
+) -> FeatureValue:
+    name = compiled.spec.name
+    if selection.uncertain and compiled.spec.recipe in CONCLUDES_NONE:
+        reason = f"not stated for {selection.uncertain}"
+        return FeatureValue(name, None, "not-obtained", reason=reason)
+    if unusable is not None:
+        return FeatureValue(
+            name,
+            None,
+            "implausible" if unusable.status == "implausible" else "refused-unit",
+            time=unusable.start,
+            sources=(unusable.source,),
+            code=unusable.code or None,
+            original=unusable.original,
+            unit=unusable.unit or None,
+        )
+    if not selection.none_is_none:
+        return FeatureValue(name, None, "not-obtained", reason=_why(compiled, at))
+    return FeatureValue(name, None, "missing")
+
+
+def _why(compiled: _Compiled, at: _At) -> str:
+    """Which query was not answered far enough back, and why."""
+    for query in compiled.queries:
+        answer = at.record.answer(query)
+        if answer.covers_from > UNDATED:
+            return f"{query}: {answer.reason or answer.state}"
+    return "not obtained"
+
+
+def _of_patient(spec: FeatureSpec, at: _At) -> FeatureValue:
+    record = at.record
+    source = (f"Patient/{record.patient_id}",)
+    value: float | None
+    if spec.attribute == "age":
+        value = age_in_years(record.birth_date, at.anchors.as_of) if record.birth_date else None
+    else:
+        value = {"male": 1.0, "female": 0.0}.get(record.gender or "")
+    if value is None:
+        return FeatureValue(spec.name, None, "missing", sources=source)
+    return FeatureValue(spec.name, value, "measured", sources=source)
+
+
+def _of_index(spec: FeatureSpec, at: _At) -> FeatureValue:
+    stay = at.index
+    if stay is None:
+        return FeatureValue(spec.name, None, "missing", reason="no index stay")
+    end = min(stay.end, at.anchors.as_of)
+    value: float | None
+    if spec.attribute == "acute":
+        value = None if stay.acute is None else float(stay.acute)
+    elif spec.attribute == "days":
+        value = (end - stay.start) / DAY_S
+    elif spec.attribute == "weekday":
+        value = float(to_datetime(end, COPENHAGEN).weekday())
+    else:
+        reasons = frozenset().union(*(contact.reasons for contact in stay.contacts))
+        value = float(bool(reasons & set(spec.of)))
+    if value is None:
+        return FeatureValue(spec.name, None, "missing", sources=(stay.source,))
+    return FeatureValue(spec.name, value, "measured", time=stay.start, sources=(stay.source,))
+
+
+def _derived(spec: FeatureSpec, made_from: list[FeatureValue]) -> FeatureValue:
+    lacking = next((v for v in made_from if v.status not in USABLE or v.value is None), None)
+    if lacking is not None:
+        return FeatureValue(
+            spec.name,
+            None,
+            lacking.status,
+            reason=lacking.reason or lacking.name,
+            time=lacking.time,
+            sources=lacking.sources,
+            original=lacking.original,
+            unit=lacking.unit,
+        )
+    value = DERIVED[spec.recipe][1]([v.value for v in made_from if v.value is not None], spec)
+    if value is None:
+        return FeatureValue(spec.name, None, "missing", reason="cannot be computed")
+    head = made_from[0]
+    stale = any(v.status == "stale" for v in made_from)
+    return FeatureValue(
+        name=spec.name,
+        value=value,
+        status="stale" if stale else "measured",
+        time=head.time,
+        sources=tuple(dict.fromkeys(s for v in made_from for s in v.sources))[:MOST_SOURCES],
+        code=head.code,
+        original=head.original,
+        unit=head.unit,
+        series=head.series,
+        findings=head.findings,
+    )
