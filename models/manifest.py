@@ -1,0 +1,208 @@
+"""What `manifest.toml` may say: the whole of a model package that is not numbers.
+
+The structs are the schema: an unknown word or a wrong type is refused with its path. Features and
+their windows are checked by the feature language when the package is compiled.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from fhir_adapters.features.language import FeatureSpec, Text
+from fhir_adapters.stays import StayRule
+from models.errors import PackageRefused
+
+SCHEMA_VERSION = 1
+Indicator = Literal["info", "warning", "critical"]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The base of the manifest's tables: unknown words are refused."""
+
+
+class Index(_Part, frozen=True):
+    """What the question is about: the hospital stay at `as_of`, or the moment itself."""
+
+    kind: Literal["stay", "as-of"]
+    ended_within_hours: float = 24.0
+
+
+class Query(_Part, frozen=True):
+    """One prefetch key: its template, and the concepts its answer supplies."""
+
+    template: str
+    resource: str
+    supplies: list[str] = []
+    required: bool = False
+
+
+class Category(_Part, frozen=True):
+    """A clinical category that contributions are summed over."""
+
+    id: str
+    label: Text
+
+
+class ScopeRule(_Part, frozen=True):
+    """Who the model is not for: patients whose feature compares so; unknown excludes nobody."""
+
+    reason: str
+    feature: str
+    op: Literal["<", ">=", "=="]
+    value: float
+    text: Text
+
+
+class Minimum(_Part, frozen=True):
+    """What must be known before a number is given: at least one of `any_of`."""
+
+    any_of: list[str]
+    text: Text
+
+
+class Band(_Part, frozen=True):
+    """A band of risk, from its lower limit on."""
+
+    id: str
+    from_risk: float
+    label: Text
+    indicator: Indicator = "info"
+
+
+class Head(_Part, frozen=True):
+    """One outcome the package predicts.
+
+    `says`: the sentence's verb phrase ("genindlægges akut inden for 30 dage"). `threshold`: the
+    risk from which a card is shown. `bands` by rising `from_risk`, the first from 0.
+    """
+
+    id: str
+    outcome: str
+    horizon_days: int
+    title: Text
+    says: Text
+    threshold: float
+    bands: list[Band]
+    threshold_source: str
+
+
+class OverrideReason(_Part, frozen=True):
+    """Why a clinician sets a card aside."""
+
+    code: str
+    display: Text
+
+
+class AnswerSpec(_Part, frozen=True):
+    """How questionnaire answers become numbers."""
+
+    link_ids: list[str]
+    values: dict[str, float] = {}
+
+
+class OutcomeRule(_Part, frozen=True):
+    """What counts as the outcome, found in later contacts (fhir_adapters.outcomes)."""
+
+    kind: Literal["acute-readmission"]
+    within_days: float
+
+
+class CohortRule(_Part, frozen=True):
+    """Which stays a cohort takes: those with so many days of recorded contacts before them, and of
+    these every one, or each patient's first (later ones depend on what the first led to)."""
+
+    history_days: float = 0.0
+    stays: Literal["every", "first"] = "every"
+
+
+class Training(_Part, frozen=True):
+    """How the package was trained, so that anybody can train it again."""
+
+    seed: int
+    rounds: int
+    learning_rate: float
+    max_depth: int
+    min_child_weight: float
+    subsample: float
+    colsample_bytree: float
+    reg_lambda: float
+    early_stopping_rounds: int
+    test_share: float = 0.25
+    calibration_share: float = 0.15
+
+
+class Manifest(_Part, frozen=True):
+    """A model package in words."""
+
+    schema_version: int
+    id: str
+    version: str
+    synthetic: bool
+    title: Text
+    description: Text
+    hooks: list[str]
+    index: Index
+    prefetch: dict[str, Query]
+    categories: list[Category]
+    features: list[FeatureSpec]
+    scope: list[ScopeRule]
+    minimum: list[Minimum]
+    heads: list[Head]
+    override_reasons: list[OverrideReason]
+    override_system: str
+    outcome: OutcomeRule
+    training: Training
+    cohort: CohortRule = CohortRule()
+    stay: StayRule = StayRule()
+    answers: dict[str, AnswerSpec] = {}
+
+    @property
+    def inputs(self) -> list[FeatureSpec]:
+        """The features the model sees, in the order of its columns."""
+        return [feature for feature in self.features if feature.category is not None]
+
+
+def parse_manifest(text: str, model_id: str) -> Manifest:
+    """The manifest a TOML text says; PackageRefused names the word that is wrong."""
+    try:
+        manifest = msgspec.convert(tomllib.loads(text), Manifest)
+    except tomllib.TOMLDecodeError as error:
+        raise PackageRefused(model_id, f"manifest.toml is not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise PackageRefused(model_id, f"manifest.toml: {error}") from None
+    _check(manifest, model_id)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a package folder."""
+    try:
+        text = (folder / "manifest.toml").read_text(encoding="utf-8")
+    except OSError as error:
+        raise PackageRefused(folder.name, f"manifest.toml: {error.strerror}") from None
+    return parse_manifest(text, folder.name)
+
+
+def _check(m: Manifest, model_id: str) -> None:
+    if m.schema_version != SCHEMA_VERSION:
+        raise PackageRefused(model_id, f"schema_version {m.schema_version} is not spoken here")
+    if m.id != model_id:
+        raise PackageRefused(model_id, f"the folder is {model_id}, the manifest says {m.id}")
+    features = {feature.name for feature in m.features}
+    categories = {category.id for category in m.categories}
+    for feature in m.inputs:
+        if feature.category not in categories:
+            raise PackageRefused(model_id, f"features.{feature.name}.category is not listed")
+    named = [rule.feature for rule in m.scope]
+    named += [name for part in m.minimum for name in part.any_of]
+    for name in named:
+        if name not in features:
+            raise PackageRefused(model_id, f"no feature is called {name!r}")
+    for head in m.heads:
+        limits = [band.from_risk for band in head.bands]
+        if not limits or limits[0] != 0.0 or limits != sorted(limits):
+            raise PackageRefused(model_id, f"heads.{head.id}.bands must rise from 0")

@@ -1,0 +1,230 @@
+"""A model package in memory: its manifest, its compiled features, its heads; and its admission.
+
+    models/<model_id>/
+      manifest.toml                what it is, in words
+      heads/<head>/booster.ubj     the trees, calibration folded in
+      heads/<head>/background.csv  about 100 rows the explanation compares with
+      heads/<head>/baseline.json   the penalised logistic model beside it
+      reference.csv                a sample of the training features, for drift and ranges
+      examples/*.json              synthetic patients with the score and contributions they must get
+      MODEL_CARD.md, metrics.json  what was achieved
+      SHA256SUMS                   of all of the above
+
+`load_package` reads and checks; nothing is served that does not pass.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fhir_adapters.decode import ExpectedQuery
+from fhir_adapters.errors import LanguageError
+from fhir_adapters.facts import AnswerRule, Wanted
+from fhir_adapters.features.compute import FeatureSet
+from fhir_adapters.prefetch import expected_query
+from models.errors import PackageRefused
+from models.logistic import Logistic, read_logistic
+from models.manifest import Manifest, read_manifest
+from models.trees import Trees
+
+SUMS = "SHA256SUMS"
+UNUSUAL_LOW, UNUSUAL_HIGH = 1.0, 99.0
+"""Percentiles of the training sample outside which a value is called unusual (CLINICAL 5.7)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One outcome's trees and its logistic baseline."""
+
+    id: str
+    trees: Trees
+    baseline: Logistic
+
+
+@dataclass(frozen=True)
+class Specification:
+    """A package without its numbers: what its features are and what they need. Enough to train."""
+
+    manifest: Manifest
+    features: FeatureSet
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """The names of the model's columns, in order."""
+        return [feature.name for feature in self.manifest.inputs]
+
+    @cached_property
+    def wanted(self) -> Wanted:
+        """What the package needs of a patient record."""
+        m = self.manifest
+        return Wanted(
+            concepts=self.features.concepts,
+            stay_rule=m.stay,
+            answers=tuple(
+                AnswerRule(concept, frozenset(a.link_ids), a.values)
+                for concept, a in m.answers.items()
+            ),
+        )
+
+    @cached_property
+    def expected(self) -> Mapping[str, ExpectedQuery]:
+        """The prefetch keys with what their templates ask."""
+        return {
+            key: expected_query(query.template) for key, query in self.manifest.prefetch.items()
+        }
+
+    def outside_scope(self, values: Mapping[str, float | None]) -> str | None:
+        """The reason of the first scope rule that excludes the patient; None where none does."""
+        for rule in self.manifest.scope:
+            value = values[rule.feature]
+            if value is not None and _compares(value, rule.op, rule.value):
+                return rule.reason
+        return None
+
+
+def _compares(value: float, op: str, limit: float) -> bool:
+    if op == "<":
+        return value < limit
+    return value >= limit if op == ">=" else value == limit
+
+
+@dataclass(frozen=True)
+class Package(Specification):
+    """A package that may be served. `checksum` is that of its list of checksums."""
+
+    checksum: str
+    heads: tuple[Head, ...]
+    usual: Mapping[str, tuple[float, float]]
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """The model's id, which is the service's."""
+        return self.manifest.id
+
+
+def read_specification(folder: Path) -> Specification:
+    """The specification of a package folder; PackageRefused names what is wrong in the manifest."""
+    manifest = read_manifest(folder)
+    return Specification(manifest, compile_features(manifest))
+
+
+def compile_features(manifest: Manifest) -> FeatureSet:
+    """The features a manifest says, compiled; PackageRefused names the field that is wrong."""
+    supplied_by = {
+        concept: key for key, query in manifest.prefetch.items() for concept in query.supplies
+    }
+    within = manifest.index.ended_within_hours if manifest.index.kind == "stay" else None
+    try:
+        return FeatureSet(
+            manifest.features, supplied_by, stay_rule=manifest.stay, index_within_hours=within
+        )
+    except LanguageError as error:
+        raise PackageRefused(manifest.id, f"{error.field}: {error}") from None
+
+
+def load_package(folder: Path) -> Package:
+    """A package ready to serve. Raises PackageRefused where a checksum or a file does not hold."""
+    specification = read_specification(folder)
+    manifest = specification.manifest
+    checksum = verify_checksums(folder)
+    columns = specification.columns
+    try:
+        heads = tuple(_load_head(folder / "heads" / h.id, h.id, columns) for h in manifest.heads)
+        names, rows = read_table(folder / "reference.csv")
+    except (OSError, ValueError) as error:
+        raise PackageRefused(manifest.id, f"unreadable: {error}") from None
+    return Package(
+        manifest=manifest,
+        features=specification.features,
+        checksum=checksum,
+        heads=heads,
+        usual=_usual_ranges(names, rows),
+        folder=folder,
+    )
+
+
+def _load_head(folder: Path, head_id: str, columns: list[str]) -> Head:
+    names, background = read_table(folder / "background.csv")
+    if names != columns:
+        raise ValueError(f"heads/{head_id}/background.csv: its columns are not the manifest's")
+    baseline = read_logistic(folder / "baseline.json")
+    if baseline.columns != columns:
+        raise ValueError(f"heads/{head_id}/baseline.json: its columns are not the manifest's")
+    return Head(head_id, Trees.load(folder / "booster.ubj", background, columns), baseline)
+
+
+def _usual_ranges(names: list[str], rows: NDArray[np.float64]) -> dict[str, tuple[float, float]]:
+    ranges: dict[str, tuple[float, float]] = {}
+    for column, name in enumerate(names):
+        known = rows[:, column][~np.isnan(rows[:, column])]
+        if known.size:
+            low, high = np.percentile(known, [UNUSUAL_LOW, UNUSUAL_HIGH])
+            ranges[name] = (float(low), float(high))
+    return ranges
+
+
+def read_table(path: Path) -> tuple[list[str], NDArray[np.float64]]:
+    """Column names and numbers of a CSV file; an empty cell is a missing value (NaN)."""
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.reader(file))
+    rows = [[float(cell) if cell else np.nan for cell in line] for line in lines[1:]]
+    return lines[0], np.array(rows, dtype=np.float64).reshape(len(rows), len(lines[0]))
+
+
+def table_text(names: list[str], rows: NDArray[np.float64]) -> str:
+    """The CSV text `read_table` reads back to the same numbers."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow(["" if np.isnan(value) else repr(float(value)) for value in row])
+    return out.getvalue()
+
+
+# ---- checksums ------------------------------------------------------------------------------
+
+
+def package_files(folder: Path) -> list[Path]:
+    """All files of a package but the list of checksums, by path."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+
+
+def write_checksums(folder: Path) -> None:
+    """Write SHA256SUMS over every other file of the package."""
+    lines = [f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in package_files(folder)]
+    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+
+
+def verify_checksums(folder: Path) -> str:
+    """The checksum of the package; PackageRefused names the file that is other than listed."""
+    try:
+        listed_text = (folder / SUMS).read_text(encoding="utf-8")
+    except OSError:
+        raise PackageRefused(folder.name, f"{SUMS} is missing") from None
+    listed = {}
+    for line in listed_text.splitlines():
+        digest, _, name = line.partition("  ")
+        listed[name] = digest
+    present = {p.relative_to(folder).as_posix(): p for p in package_files(folder)}
+    for name in sorted(set(listed) | set(present)):
+        if name not in present:
+            raise PackageRefused(folder.name, f"{name} is missing")
+        if name not in listed:
+            raise PackageRefused(folder.name, f"{name} is not in {SUMS}")
+        if _sha256(present[name]) != listed[name]:
+            raise PackageRefused(folder.name, f"{name} is not what {SUMS} says")
+    return hashlib.sha256(listed_text.encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,189 @@
+"""From features to a prediction: eligibility, sufficiency, risk, contributions. Pure.
+
+Called by the hook's path, by `varsel score`, by batch scoring and by the package check alike, so
+that what is logged, shown and tested is one thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fhir_adapters.clock import to_iso
+from fhir_adapters.codes import code_table
+from fhir_adapters.features.compute import FeatureRow, FeatureValue
+from fhir_adapters.features.language import USABLE, FeatureSpec
+from fhir_adapters.record import Fact, PatientRecord
+from models import manifest as words
+from models import prediction as shape
+from models.package import Head, Package, Specification
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a number may be given: the status, and for any other than `scored` the reason."""
+
+    status: shape.Status
+    reason: str | None = None
+
+
+def verdict_on(spec: Specification, record: PatientRecord, row: FeatureRow) -> Verdict:
+    """Whether the model applies to the patient at this moment, and enough is known."""
+    manifest = spec.manifest
+    if record.deceased_at is not None and record.deceased_at <= row.as_of:
+        return Verdict("not-eligible", "deceased")
+    if manifest.index.kind == "stay":
+        if row.index is None:
+            return Verdict("not-eligible", "no-index-stay")
+        if not spec.features.is_long_enough(row):
+            return Verdict("not-eligible", "stay-too-short")
+    outside = spec.outside_scope({name: value.value for name, value in row.values.items()})
+    if outside is not None:
+        return Verdict("not-eligible", outside)
+    lacking = lacking_minimum(manifest, row)
+    if lacking:
+        return Verdict("insufficient-data", "; ".join(part.text.en for part in lacking))
+    return Verdict("scored")
+
+
+def lacking_minimum(manifest: words.Manifest, row: FeatureRow) -> list[words.Minimum]:
+    """The parts of the minimum data that are not there."""
+    return [
+        part
+        for part in manifest.minimum
+        if all(row.values[name].status not in USABLE for name in part.any_of)
+    ]
+
+
+def index_time(row: FeatureRow) -> float | None:
+    """The moment the prediction is about: the discharge, or now while the patient is in."""
+    if row.index is None:
+        return None
+    return min(row.index.end, row.as_of)
+
+
+def head_predictions(
+    package: Package, row: FeatureRow, language: str
+) -> list[shape.HeadPrediction]:
+    """Every head's risk and contributions for a patient the model applies to."""
+    numbers = row.numbers(package.columns)
+    matrix = np.array([numbers], dtype=np.float64)
+    return [
+        _head(package, head, spec, row, matrix, numbers, language)
+        for head, spec in zip(package.heads, package.manifest.heads, strict=True)
+    ]
+
+
+def _head(
+    package: Package,
+    head: Head,
+    spec: words.Head,
+    row: FeatureRow,
+    matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    numbers: Sequence[float],
+    language: str,
+) -> shape.HeadPrediction:
+    risk = float(head.trees.risk(matrix)[0])
+    points = head.trees.points(matrix)[0]
+    return shape.HeadPrediction(
+        head=spec.id,
+        outcome=spec.outcome,
+        horizon_days=spec.horizon_days,
+        status="scored",
+        risk=risk,
+        reference_risk=head.trees.reference_risk,
+        threshold=spec.threshold,
+        band=band_of(spec, risk).id,
+        baseline_risk=head.baseline.risk_of(list(numbers)),
+        contributions=_contributions(package, row, points.tolist(), language),
+    )
+
+
+def band_of(head: words.Head, risk: float) -> words.Band:
+    """The band of an unrounded risk."""
+    return [band for band in head.bands if risk >= band.from_risk][-1]
+
+
+def _contributions(
+    package: Package, row: FeatureRow, points: list[float], language: str
+) -> list[shape.Contribution]:
+    by_category: dict[str, list[shape.FeatureContribution]] = {}
+    for spec, share in zip(package.manifest.inputs, points, strict=True):
+        value = row.values[spec.name]
+        by_category.setdefault(spec.category or "", []).append(
+            _feature(package, spec, value, share, language)
+        )
+    labels = {c.id: c.label.in_language(language) for c in package.manifest.categories}
+    return [
+        shape.Contribution(
+            category=category,
+            label=labels[category],
+            points=math.fsum(f.points for f in features),
+            positive=math.fsum(f.points for f in features if f.points > 0),
+            negative=math.fsum(f.points for f in features if f.points < 0),
+            features=sorted(features, key=lambda f: -abs(f.points)),
+        )
+        for category, features in by_category.items()
+    ]
+
+
+def _feature(
+    package: Package, spec: FeatureSpec, value: FeatureValue, points: float, language: str
+) -> shape.FeatureContribution:
+    low, high = package.usual.get(spec.name, (-math.inf, math.inf))
+    return shape.FeatureContribution(
+        name=spec.name,
+        label=spec.label.in_language(language),
+        value=value.value,
+        unit=spec.unit,
+        status=value.status,
+        points=points,
+        time=None if value.time is None else to_iso(value.time),
+        reason=value.reason,
+        source=list(value.sources),
+        code=value.code,
+        original=value.original,
+        original_unit=value.unit,
+        reference=spec.reference.in_language(language) if spec.reference else None,
+        baseline=value.baseline,
+        series=[(to_iso(time), number) for time, number in value.series],
+        findings=value.findings,
+        unusual=value.value is not None and not low <= value.value <= high,
+    )
+
+
+def missing_features(spec: Specification, row: FeatureRow, language: str) -> list[shape.Missing]:
+    """The model's features without a usable value."""
+    return [
+        shape.Missing(f.name, f.label.in_language(language), _why_missing(row.values[f.name]))
+        for f in spec.manifest.inputs
+        if row.values[f.name].status not in USABLE
+    ]
+
+
+def _why_missing(value: FeatureValue) -> str:
+    return f"{value.status} ({value.reason})" if value.reason else value.status
+
+
+def implausible_alarms(row: FeatureRow, language: str) -> list[shape.RuleAlarm]:
+    """An alarm for every newest measurement outside what can be: check it, or the patient, now.
+
+    An SpO2 of 48 or a potassium of 9.2 may be true (CLINICAL 2.0), so it leaves the model and is
+    shown with its raw value.
+    """
+    return [_alarm(fact, language) for fact in row.implausible]
+
+
+def _alarm(fact: Fact, language: str) -> shape.RuleAlarm:
+    concept = code_table().concept(fact.concept)
+    return shape.RuleAlarm(
+        rule=f"implausible-{fact.concept}",
+        label=concept.label_en if language == "en" else concept.label_da,
+        value=fact.value,
+        unit=concept.unit or "",
+        time=to_iso(fact.start),
+        limit=f"{concept.plausible_low:g}-{concept.plausible_high:g}",
+    )

@@ -1,0 +1,125 @@
+"""The one shape of a prediction: logged, on the card, on the page, in the API and on the terminal.
+
+Its JSON Schema is committed as `openapi/prediction.schema.json`. Times are ISO 8601 in UTC, risks
+are probabilities (0 to 1) unrounded, points are percentage points unrounded. Changing a field is a
+change of `SCHEMA_VERSION` and of the contract.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = "1"
+Status = Literal["scored", "insufficient-data", "not-eligible", "refused"]
+
+
+class ModelRef(msgspec.Struct, frozen=True):
+    """Which model: id, version, and the checksum of the whole package."""
+
+    id: str
+    version: str
+    checksum: str
+
+
+class FeatureContribution(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature's value with its provenance, and what it added to the risk (points).
+
+    `value` is None where there is none (`status` and `reason` say why); a missing value can
+    contribute too. `time` is when the newest finding held, `source` the resources it rests on.
+    `unusual`: the value lies outside 1 to 99 per cent of the training sample.
+    """
+
+    name: str
+    label: str
+    value: float | None
+    unit: str
+    status: str
+    points: float
+    time: str | None = None
+    reason: str | None = None
+    source: list[str] = []
+    code: str | None = None
+    original: float | None = None
+    original_unit: str | None = None
+    reference: str | None = None
+    baseline: float | None = None
+    series: list[tuple[str, float]] = []
+    findings: int = 0
+    unusual: bool = False
+
+
+class Contribution(msgspec.Struct, frozen=True, kw_only=True):
+    """A clinical category: its points, the parts that raise and lower, and its features."""
+
+    category: str
+    label: str
+    points: float
+    positive: float
+    negative: float
+    features: list[FeatureContribution]
+
+
+class HeadPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One outcome: its risk, the comparison group's, and why they differ.
+
+    The categories' points sum to 100 x (risk - reference_risk). `baseline_risk` is the penalised
+    logistic model's answer to the same features, beside the boosted trees'.
+    """
+
+    head: str
+    outcome: str
+    horizon_days: int
+    status: Status
+    risk: float
+    reference_risk: float
+    threshold: float
+    band: str
+    interval: tuple[float, float] | None = None
+    interval_method: str | None = None
+    baseline_risk: float | None = None
+    contributions: list[Contribution]
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """A feature without a usable value, and why."""
+
+    feature: str
+    label: str
+    reason: str
+
+
+class RuleAlarm(msgspec.Struct, frozen=True):
+    """A hard rule that stands whatever the model says."""
+
+    rule: str
+    label: str
+    value: float | None
+    unit: str
+    time: str
+    limit: str
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What one model said of one patient at one moment, or why it said nothing."""
+
+    schema_version: str = SCHEMA_VERSION
+    prediction_id: str
+    service: str
+    model: ModelRef
+    synthetic: bool
+    mode: str
+    returned: str
+    as_of: str
+    computed_at: str
+    index_time: str | None
+    status: Status
+    reason: str | None
+    language: str
+    heads: list[HeadPrediction] = []
+    missing: list[Missing] = []
+    rule_alarms: list[RuleAlarm] = []
+    reference_scores: list[dict[str, Any]] = []
+    troubles: list[str] = []
+    cards: list[dict[str, Any]] = []
