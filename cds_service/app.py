@@ -1,0 +1,147 @@
+"""The application: its routes, its life, and the one place where errors become answers."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from cds_service import __version__, docs
+from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.migrate import check_revision, upgrade
+from cds_service.errors import NotAuthenticated, OurFault, RequestRefused
+from cds_service.outcome import operation_outcome
+from cds_service.privacy import Privacy
+from cds_service.routes import explanations, health, hooks
+from cds_service.service import Service, open_callers, open_registry
+from cds_service.settings import Settings, check_fit_to_serve
+from models.registry import Registry
+
+events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel")
+_STATIC = Path(__file__).with_name("static")
+_HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 415: "not-supported"}
+
+
+def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
+    """The application of some settings. Raises SetupError where they are not fit to serve.
+
+    `registry`: packages already loaded; else they are loaded and admitted here.
+    """
+    check_fit_to_serve(settings)
+    packages = registry or open_registry(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        engine = open_engine(settings.database)
+        if settings.is_demo:
+            upgrade(engine)
+        check_revision(engine)
+        with PredictionLog(engine) as log:
+            app.state.service = Service(
+                settings, packages, log, Privacy(settings.keys), open_callers(settings)
+            )
+            yield
+
+    app = FastAPI(
+        title="Varsel",
+        version=__version__,
+        summary="Explained, logged clinical risk prognoses over CDS Hooks",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    for router in (hooks.router, explanations.router, health.router):
+        app.include_router(router)
+    _add_documentation(app)
+    _add_error_handlers(app)
+    return app
+
+
+def _add_documentation(app: FastAPI) -> None:
+    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    made: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not made:
+            made.update(docs.openapi_document(app))
+        return made
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+    @app.get("/docs", include_in_schema=False)
+    async def swagger() -> Response:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Varsel API",
+            swagger_js_url="/static/swagger-ui-bundle.js",
+            swagger_css_url="/static/swagger-ui.css",
+            swagger_favicon_url="/static/favicon.svg",
+        )
+
+
+# ---- errors ---------------------------------------------------------------------------------
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RequestRefused, _refused)
+    app.add_exception_handler(OurFault, _our_fault)
+    app.add_exception_handler(RequestValidationError, _wrong_parameter)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestRefused)  # noqa: S101 - what the handler is registered for
+    events.log(logging.INFO, "refused", status=error.status, field=error.field)
+    body = operation_outcome(error.issue_code, str(error), error.field)
+    response = docs.json_response(body, error.status)
+    if isinstance(error, NotAuthenticated):
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+async def _our_fault(_: Request, error: Exception) -> Response:
+    assert isinstance(error, OurFault)  # noqa: S101 - what the handler is registered for
+    events.log(logging.ERROR, "our fault", kind=type(error).__name__, message=str(error))
+    return docs.json_response(operation_outcome(error.issue_code, str(error)), error.status)
+
+
+async def _wrong_parameter(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"][1:])
+    return docs.json_response(operation_outcome("invalid", first["msg"], field or None), 400)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as above
+    code = _HTTP_CODES.get(error.status_code, "processing")
+    response = docs.json_response(operation_outcome(code, str(error.detail)), error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _unforeseen(_: Request, error: Exception) -> Response:
+    """Our fault, unforeseen: said with a number to find it by; the log gets where, not what."""
+    number = str(uuid.uuid4())
+    places = []
+    trace = error.__traceback__
+    while trace:
+        places.append(f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    events.log(
+        logging.ERROR, "unforeseen", number=number, kind=type(error).__name__, places=places[-8:]
+    )
+    body = operation_outcome("exception", f"internal error {number}", severity="fatal")
+    return docs.json_response(body, 500)

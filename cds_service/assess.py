@@ -1,0 +1,275 @@
+"""The one function that knows the order: gather, record, features, score, cards, log row. Pure.
+
+Called by the hook route, by `varsel score` and by the replay tests. It stores nothing: the edge
+commits the row it makes before it lets the cards out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from typing import Any
+
+import msgspec
+
+from cds_service import __version__
+from cds_service.cards import Setting, make_cards
+from cds_service.errors import PreconditionFailed
+from cds_service.privacy import Privacy
+from fhir_adapters.clock import COPENHAGEN, to_iso
+from fhir_adapters.decode import Gathered
+from fhir_adapters.facts import build_record
+from fhir_adapters.features.compute import FeatureRow, FeatureValue
+from fhir_adapters.record import PatientRecord
+from models.package import Package
+from models.predict import (
+    head_predictions,
+    implausible_alarms,
+    index_time,
+    missing_features,
+    verdict_on,
+)
+from models.prediction import ModelRef, Prediction
+
+MOST_TROUBLES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question to one model: about whom, when, and how the answer is to look."""
+
+    prediction_id: str
+    patient_id: str | None
+    as_of: float
+    now: float
+    language: str
+    mode: str = "live"
+    zone: tzinfo = COPENHAGEN
+    page_url: str | None = None
+
+
+@dataclass(slots=True)
+class Assessment:
+    """The answer with everything behind it, and how long each stage took (milliseconds)."""
+
+    prediction: Prediction
+    record: PatientRecord
+    row: FeatureRow
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+def require_answers(package: Package, gathered: Gathered) -> None:
+    """Raise PreconditionFailed naming the first required prefetch key without an answer."""
+    for key, query in package.manifest.prefetch.items():
+        if not query.required or gathered.whole_record:
+            continue
+        answer = gathered.answer(key)
+        if answer.state in ("absent", "failed"):
+            why = answer.reason or answer.state
+            raise PreconditionFailed(
+                f"prefetch key {key!r} is required: {why}", field=f"prefetch.{key}"
+            )
+
+
+def assess(package: Package, gathered: Gathered, question: Question) -> Assessment:
+    """What the package says of the patient at the moment asked about.
+
+    Raises UnreadableInput where the patient cannot be told from the input.
+    """
+    clock = _Clock()
+    record = build_record(
+        gathered, package.wanted, patient_id=question.patient_id, zone=question.zone
+    )
+    clock.lap("record")
+    row = package.features.compute(record, question.as_of)
+    clock.lap("features")
+    verdict = verdict_on(package, record, row)
+    heads = head_predictions(package, row, question.language) if verdict.status == "scored" else []
+    clock.lap("score")
+    eligible = verdict.status != "not-eligible"
+    prediction = Prediction(
+        prediction_id=question.prediction_id,
+        service=package.id,
+        model=ModelRef(package.id, package.manifest.version, package.checksum),
+        synthetic=package.manifest.synthetic,
+        mode=question.mode,
+        returned="",
+        as_of=to_iso(question.as_of),
+        computed_at=to_iso(question.now),
+        index_time=_iso(index_time(row)),
+        status=verdict.status,
+        reason=verdict.reason,
+        language=question.language,
+        heads=heads,
+        missing=missing_features(package, row, question.language) if eligible else [],
+        rule_alarms=implausible_alarms(row, question.language),
+        troubles=_troubles(record),
+    )
+    setting = Setting(question.language, question.zone, question.page_url)
+    cards = make_cards(package.manifest, prediction, setting)
+    prediction = msgspec.structs.replace(
+        prediction, cards=cards, returned=_returned(prediction, len(cards))
+    )
+    clock.lap("cards")
+    return Assessment(prediction, record, row, clock.laps)
+
+
+def _iso(moment: float | None) -> str | None:
+    return None if moment is None else to_iso(moment)
+
+
+def _troubles(record: PatientRecord) -> list[str]:
+    """What could not be read, each kind once, with how often."""
+    counts: dict[str, int] = {}
+    for trouble in record.troubles:
+        text = trouble.text if trouble.code != "unreadable" else f"{trouble.where}: {trouble.text}"
+        counts[text] = counts.get(text, 0) + 1
+    said = [text if n == 1 else f"{text} ({n})" for text, n in counts.items()]
+    return said[:MOST_TROUBLES]
+
+
+def _returned(prediction: Prediction, cards: int) -> str:
+    """In one word what left: `card`, or why none did."""
+    if cards:
+        return "card"
+    if prediction.status == "scored":
+        return "below-threshold" if prediction.mode == "live" else "silent"
+    return prediction.status
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.laps[stage] = round(1000 * (now - self._last), 3)
+        self._last = now
+
+
+# ---- the row --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who asked, through which hook, about which resources; and the digest of what they sent."""
+
+    organisation: str
+    caller: str
+    hook: str
+    hook_instance: str
+    content_digest: str
+    fhir_base: str
+    patient_id: str
+    encounter_id: str | None
+    user_id: str | None
+    unit: str | None = None
+
+
+def response_body(cards: Sequence[dict[str, Any]]) -> str:
+    """The body of the answer to a hook."""
+    return msgspec.json.encode({"cards": list(cards)}).decode()
+
+
+def log_row(assessment: Assessment, asked: Asked, privacy: Privacy) -> dict[str, Any]:
+    """The row of the prediction log: identities as pseudonyms, references sealed."""
+    p = assessment.prediction
+    eligible = p.status != "not-eligible"
+    values = list(assessment.row.values.values())
+    references = {
+        "fhir_base": asked.fhir_base,
+        "patient": asked.patient_id,
+        "encounter": asked.encounter_id,
+        "user": asked.user_id,
+        "sources": {v.name: list(v.sources) for v in values if v.sources} if eligible else {},
+    }
+    return {
+        "prediction_id": p.prediction_id,
+        "organisation": asked.organisation,
+        "unit": asked.unit,
+        "caller": asked.caller,
+        "service": p.service,
+        "hook": asked.hook,
+        "hook_instance": asked.hook_instance,
+        "content_digest": asked.content_digest,
+        "model_id": p.model.id,
+        "model_version": p.model.version,
+        "package_checksum": p.model.checksum,
+        "software_version": __version__,
+        "mode": p.mode,
+        "arm": None,
+        "language": p.language,
+        "patient_pseudonym": privacy.pseudonym(
+            asked.organisation, asked.fhir_base, "Patient", asked.patient_id
+        ),
+        "encounter_pseudonym": privacy.pseudonym(
+            asked.organisation, asked.fhir_base, "Encounter", asked.encounter_id
+        )
+        if asked.encounter_id
+        else None,
+        "as_of": _moment(p.as_of),
+        "index_time": _moment(p.index_time) if p.index_time else None,
+        "computed_at": _moment(p.computed_at),
+        "status": p.status,
+        "reason": (p.reason or "")[:256] or None,
+        "returned": p.returned,
+        "features": msgspec.json.encode([_unsourced(v) for v in values]).decode()
+        if eligible
+        else None,
+        "document": msgspec.json.encode(_without_identities(p)).decode(),
+        "response": response_body(p.cards),
+        "timings": msgspec.json.encode(assessment.timings).decode(),
+        "sealed": privacy.seal(p.prediction_id, references),
+    }
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def _unsourced(value: FeatureValue) -> FeatureValue:
+    return msgspec.structs.replace(value, sources=())
+
+
+def _without_identities(p: Prediction) -> Prediction:
+    """The prediction without source references (sealed apart) and cards (kept as the response)."""
+    heads = [
+        msgspec.structs.replace(
+            head,
+            contributions=[
+                msgspec.structs.replace(
+                    c, features=[msgspec.structs.replace(f, source=[]) for f in c.features]
+                )
+                for c in head.contributions
+            ],
+        )
+        for head in p.heads
+    ]
+    return msgspec.structs.replace(p, heads=heads, cards=[])
+
+
+def read_prediction(row: Any, privacy: Privacy) -> Prediction:
+    """The prediction a log row holds, its sources unsealed; SealBroken where they cannot be."""
+    prediction = msgspec.json.decode(row["document"], type=Prediction)
+    sources = privacy.unseal(prediction.prediction_id, row["sealed"])["sources"]
+    heads = [
+        msgspec.structs.replace(
+            head,
+            contributions=[
+                msgspec.structs.replace(
+                    c,
+                    features=[
+                        msgspec.structs.replace(f, source=sources.get(f.name, []))
+                        for f in c.features
+                    ],
+                )
+                for c in head.contributions
+            ],
+        )
+        for head in prediction.heads
+    ]
+    cards = msgspec.json.decode(row["response"])["cards"]
+    return msgspec.structs.replace(prediction, heads=heads, cards=cards)

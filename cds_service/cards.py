@@ -1,0 +1,319 @@
+"""Cards as CDS Hooks 2.0.1 wants them, made from a prediction. Pure.
+
+A card stands on its summary and source alone; the detail (GitHub-flavoured Markdown) adds up: the
+comparison group's risk and the contributions give the risk. Every character comes from the package
+and from numbers, none from the record. Null and empty members never leave here.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import tzinfo
+from typing import Any
+
+from cds_service.texts import TEXTS, Texts
+from cds_service.wording import (
+    capital,
+    day,
+    day_and_time,
+    number,
+    plain,
+    rounded_to_sum,
+    shown_unit,
+)
+from fhir_adapters.features.language import FeatureSpec
+from models import manifest as words
+from models.prediction import (
+    Contribution,
+    FeatureContribution,
+    HeadPrediction,
+    Prediction,
+    RuleAlarm,
+)
+
+Card = dict[str, Any]
+LONGEST_SUMMARY = 139  # CDS Hooks: fewer than 140 characters
+MOST_RAISING, MOST_LOWERING, MOST_FACTS, MOST_MISSING = 3, 2, 3, 6
+SMALLEST_SHOWN = 0.05
+"""Percentage points below which a contribution would be printed as 0,0."""
+TOPIC_SYSTEM = "https://varsel.dk/fhir/CodeSystem/topic"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a card needs beside the prediction: language, zone, and the page it links to, if any."""
+
+    language: str
+    zone: tzinfo
+    page_url: str | None
+
+    @property
+    def texts(self) -> Texts:
+        """The fixed texts in the setting's language."""
+        return TEXTS[self.language]
+
+
+def make_cards(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> list[Card]:
+    """The cards a prediction shows, alarms first; none only where nothing is to be said."""
+    cards = [_alarm_card(manifest, alarm, setting) for alarm in prediction.rule_alarms]
+    if prediction.status == "insufficient-data":
+        cards.append(_insufficient_card(manifest, prediction, setting))
+    cards += [
+        _risk_card(manifest, prediction, head, setting)
+        for head in prediction.heads
+        if prediction.mode == "live" and head.risk >= head.threshold
+    ]
+    for place, card in enumerate(cards):
+        card["uuid"] = str(uuid.uuid5(uuid.UUID(prediction.prediction_id), str(place)))
+    return cards
+
+
+def _card(
+    manifest: words.Manifest,
+    setting: Setting,
+    *,
+    summary: str,
+    detail: str,
+    indicator: str,
+    topic: str,
+) -> Card:
+    card: Card = {
+        "summary": summary[:LONGEST_SUMMARY],
+        "detail": detail,
+        "indicator": indicator,
+        "source": {
+            "label": f"Varsel · {manifest.id} {manifest.version}",
+            "topic": {
+                "system": TOPIC_SYSTEM,
+                "code": "".join(c for c in f"{manifest.id}{topic}" if c.isalnum()),
+                "display": manifest.title.in_language(setting.language),
+            },
+        },
+        "overrideReasons": [
+            {
+                "code": reason.code,
+                "system": manifest.override_system,
+                "display": reason.display.in_language(setting.language),
+            }
+            for reason in manifest.override_reasons
+        ],
+    }
+    if setting.page_url:
+        card["links"] = [
+            {"label": setting.texts.explanation, "url": setting.page_url, "type": "absolute"}
+        ]
+    return card
+
+
+# ---- risk -----------------------------------------------------------------------------------
+
+
+def _risk_card(
+    manifest: words.Manifest, prediction: Prediction, head: HeadPrediction, setting: Setting
+) -> Card:
+    spec = next(h for h in manifest.heads if h.id == head.head)
+    band = next(b for b in spec.bands if b.id == head.band)
+    texts, language = setting.texts, setting.language
+    risk, reference = (number(100 * r, 1, language) for r in (head.risk, head.reference_risk))
+    summary = texts.risk_summary.format(
+        title=spec.title.in_language(language),
+        risk=risk,
+        reference=reference,
+        band=band.label.in_language(language),
+    )
+    if manifest.synthetic:
+        summary = f"{summary}. {texts.synthetic_suffix}"
+    return _card(
+        manifest,
+        setting,
+        summary=summary,
+        detail=_risk_detail(manifest, prediction, head, spec, setting),
+        indicator=band.indicator,
+        topic=f"{head.head}{band.id}",
+    )
+
+
+def _risk_detail(
+    manifest: words.Manifest,
+    prediction: Prediction,
+    head: HeadPrediction,
+    spec: words.Head,
+    setting: Setting,
+) -> str:
+    texts, language = setting.texts, setting.language
+    shown = shown_contributions(head)
+    parts = [
+        texts.natural_frequency.format(
+            risk=round(100 * head.risk),
+            reference=round(100 * head.reference_risk),
+            says=spec.says.in_language(language),
+        )
+    ]
+    specs = {feature.name: feature for feature in manifest.features}
+    raising = [(c, p) for c, p in shown.top if p > 0]
+    lowering = [(c, p) for c, p in shown.top if p < 0]
+    parts.append(_table(texts.raised, raising, specs, setting) or texts.nothing_raises)
+    parts.append(_table(texts.lowered, lowering, specs, setting) or texts.nothing_lowers)
+    parts.append(
+        texts.sum_line.format(
+            other=signed(shown.other, language),
+            reference=number(100 * head.reference_risk, 1, language),
+            total=signed(shown.total, language),
+            risk=number(100 * head.risk, 1, language),
+        )
+    )
+    missing = _missing_line(prediction, setting)
+    if missing:
+        parts.append(missing)
+    parts.append(_footer(manifest, prediction, setting))
+    return "\n\n".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Contributions as printed: the categories named, with one decimal, and the rest in one sum.
+
+    The named, the rest and the comparison group's printed risk add up to the printed risk.
+    """
+
+    top: list[tuple[Contribution, float]]
+    other: float
+    total: float
+
+
+def shown_contributions(head: HeadPrediction) -> Shown:
+    """At most three categories that raise and two that lower, rounded so that the sum holds."""
+    ranked = sorted(head.contributions, key=lambda c: -abs(c.points))
+    visible = [c for c in ranked if abs(c.points) >= SMALLEST_SHOWN]
+    named = [c for c in visible if c.points > 0][:MOST_RAISING]
+    named += [c for c in visible if c.points < 0][:MOST_LOWERING]
+    rest = sum(c.points for c in head.contributions) - sum(c.points for c in named)
+    total = round(100 * head.risk, 1) - round(100 * head.reference_risk, 1)
+    rounded = rounded_to_sum([*(c.points for c in named), rest], total)
+    return Shown(list(zip(named, rounded[:-1], strict=True)), rounded[-1], round(total, 1))
+
+
+def signed(points: float, language: str) -> str:
+    """Percentage points with one decimal and their sign."""
+    text = number(points, 1, language)
+    return text if text.startswith("−") else f"+{text}"
+
+
+def _table(
+    heading: str,
+    rows: Sequence[tuple[Contribution, float]],
+    specs: Mapping[str, FeatureSpec],
+    setting: Setting,
+) -> str:
+    if not rows:
+        return ""
+    lines = [f"| {heading} | {setting.texts.points} | {setting.texts.facts} |", "|---|---|---|"]
+    for contribution, points in rows:
+        facts = "; ".join(said_facts(contribution, specs, setting))
+        lines.append(f"| {contribution.label} | {signed(points, setting.language)} | {facts} |")
+    return "\n".join(lines)
+
+
+def said_facts(
+    contribution: Contribution, specs: Mapping[str, FeatureSpec], setting: Setting
+) -> list[str]:
+    """The facts that weigh most in a category, as phrases, in the direction of the category."""
+    towards = [f for f in contribution.features if f.points * contribution.points > 0]
+    visible = [f for f in towards if abs(f.points) >= SMALLEST_SHOWN]
+    return [say(f, specs, setting) for f in (visible or towards)[:MOST_FACTS]]
+
+
+def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setting) -> str:
+    """One feature's value as a phrase of the package, or that it is missing."""
+    spec, language = specs[f.name], setting.language
+    if f.value is None:
+        return f"{f.label}: {setting.texts.missing_value}"
+    phrase = spec.say_none if f.value == 0.0 and spec.say_none else spec.say
+    if phrase is None:
+        return f"{f.label} {number(f.value, spec.decimals, language)} {shown_unit(spec.unit)}"
+    made_from = specs[spec.from_[0]] if spec.from_ else spec
+    raw = f.series[-1][1] if f.series else f.value
+    return phrase.in_language(language).format(
+        n=round(f.value),
+        value=number(f.value, spec.decimals, language),
+        raw=number(raw, made_from.decimals, language),
+        date=day(f.time, setting.zone, language) if f.time else setting.texts.no_date,
+    )
+
+
+def _missing_line(prediction: Prediction, setting: Setting) -> str:
+    labels = [m.label for m in prediction.missing]
+    if not labels:
+        return ""
+    named = ", ".join(
+        label[:1].lower() + label[1:] if label[1:2].islower() else label
+        for label in labels[:MOST_MISSING]
+    )
+    more = len(labels) - MOST_MISSING
+    if more > 0:
+        named += setting.texts.and_more.format(n=more)
+    return setting.texts.missing_line.format(names=named)
+
+
+def _footer(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:
+    texts = setting.texts
+    footer = texts.footer.format(
+        computed=day_and_time(prediction.computed_at, setting.zone, setting.language),
+        as_of=day_and_time(prediction.as_of, setting.zone, setting.language),
+    )
+    return f"*{footer} {texts.synthetic}*" if manifest.synthetic else f"*{footer}*"
+
+
+# ---- insufficient data, alarms --------------------------------------------------------------
+
+
+def _insufficient_card(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> Card:
+    texts, language = setting.texts, setting.language
+    lacking = lacking_texts(manifest, prediction, language)
+    detail = [texts.insufficient_detail, "\n".join(f"- {capital(text)}" for text in lacking)]
+    troubles = [plain(trouble, longest=200) for trouble in prediction.troubles[:MOST_MISSING]]
+    if troubles:
+        detail.append(texts.troubles.format(what="; ".join(troubles)))
+    detail.append(_footer(manifest, prediction, setting))
+    summary = texts.insufficient_summary.format(
+        title=manifest.title.in_language(language), what=", ".join(lacking)
+    )
+    if len(summary) > LONGEST_SUMMARY:
+        summary = texts.insufficient_summary_many.format(
+            title=manifest.title.in_language(language), n=len(lacking)
+        )
+    return _card(
+        manifest,
+        setting,
+        summary=summary,
+        detail="\n\n".join(detail),
+        indicator="info",
+        topic="insufficient",
+    )
+
+
+def lacking_texts(manifest: words.Manifest, prediction: Prediction, language: str) -> list[str]:
+    """The parts of the minimum data a prediction named as lacking, in words."""
+    said = (prediction.reason or "").split("; ")
+    return [part.text.in_language(language) for part in manifest.minimum if part.text.en in said]
+
+
+def _alarm_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
+    texts, language = setting.texts, setting.language
+    value = number(alarm.value, 1, language) if alarm.value is not None else texts.missing_value
+    what = texts.alarm_what.format(
+        label=alarm.label[:1].lower() + alarm.label[1:],
+        value=value,
+        unit=shown_unit(alarm.unit),
+        time=day_and_time(alarm.time, setting.zone, language),
+    )
+    return _card(
+        manifest,
+        setting,
+        summary=texts.alarm_summary.format(what=what),
+        detail=texts.alarm_detail.format(what=capital(what), limit=alarm.limit.replace("-", "–")),
+        indicator="warning",
+        topic="checkmeasurement",
+    )

@@ -1,0 +1,89 @@
+"""`varsel cohort`: synthetic Bulk Data, and features and outcomes from any Bulk Data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cds_service.cli.console import (
+    JSON_HELP,
+    folder_to_read,
+    folder_to_write,
+    print_json,
+    progress_bar,
+)
+from cds_service.errors import SetupError
+from cds_service.service import find_folder
+from models.cohort import build_cohort
+from models.package import read_specification
+from models.synthetic import GENERATORS
+
+Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+Out = Annotated[Path, typer.Option("--out", help="Where to write")]
+
+
+def synth(
+    model: Annotated[str, typer.Argument(help="Model the cohort is for")],
+    patients: Annotated[int, typer.Option(min=1, max=10_000_000)],
+    seed: Annotated[int, typer.Option(min=0)],
+    out: Out,
+    as_json: Json = False,
+) -> None:
+    """Write a SYNTHETIC cohort as FHIR Bulk Data (NDJSON), the same for the same seed."""
+    if model not in GENERATORS:
+        raise SetupError(f"no generator for {model}; there are: {', '.join(GENERATORS)}")
+    with progress_bar("patients") as told:
+        manifest = GENERATORS[model](
+            folder_to_write(out),
+            patients=patients,
+            seed=seed,
+            progress=lambda done: told(done, patients),
+        )
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "patients": patients,
+                "seed": seed,
+                "synthetic": True,
+                "resources": manifest.counts,
+            }
+        )
+    else:
+        total = sum(manifest.counts.values())
+        print(f"{patients} SYNTHETIC patients, {total} resources in {out} (seed {seed})")
+
+
+def build(
+    model: Annotated[str, typer.Argument(help="Model whose features are computed")],
+    ndjson_dir: Annotated[Path, typer.Argument(help="Folder of Bulk Data NDJSON")],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write")],
+    as_json: Json = False,
+) -> None:
+    """Write features and outcomes of every eligible index stay to a Parquet file."""
+    spec = read_specification(find_folder(model))
+    folder_to_write(out.parent)
+    with progress_bar("patients") as told:
+        cohort = build_cohort(spec, folder_to_read(ndjson_dir, "NDJSON_DIR"), progress=told)
+    cohort.frame.to_parquet(out, index=False)
+    states = {str(k): int(v) for k, v in cohort.frame["state"].value_counts().items()}
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "patients": cohort.patients,
+                "stays": cohort.stays,
+                "rows": len(cohort.frame),
+                "states": states,
+                "excluded": cohort.excluded,
+            }
+        )
+        return
+    print(f"{cohort.patients} patients, {cohort.stays} index stays")
+    for reason, count in cohort.excluded.items():
+        print(f"  {count:>8}  left out: {reason}")
+    for state, count in states.items():
+        print(f"  {count:>8}  {state}")
+    print(f"{len(cohort.frame)} rows in {out}")

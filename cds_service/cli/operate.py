@@ -1,0 +1,148 @@
+"""`varsel serve`, `doctor`, `db upgrade` and `openapi`: running an installation."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cds_service.cli.console import JSON_HELP, print_json
+from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.migrate import check_revision, upgrade
+from cds_service.errors import NotDurable, SetupError
+from cds_service.service import open_callers, open_registry
+from cds_service.settings import Settings, check_fit_to_serve, read_settings
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on (VARSEL_HOST)")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on (VARSEL_PORT)")] = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="First score one bundled patient over HTTP")
+    ] = False,
+) -> None:
+    """Serve CDS Hooks; prints its URLs."""
+    from cds_service.server import run
+
+    given: dict[str, Any] = {"host": host, "port": port}
+    settings = read_settings().model_copy(
+        update={name: value for name, value in given.items() if value is not None}
+    )
+    run(settings, demo=demo)
+
+
+def db_upgrade(
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Bring the prediction log's database to this software's tables."""
+    engine = open_engine(read_settings().database)
+    upgrade(engine)
+    check_revision(engine)
+    shown = engine.url.render_as_string(hide_password=True)
+    if as_json:
+        print_json({"database": shown, "upgraded": True})
+    else:
+        print(f"{shown} is up to date")
+
+
+def openapi(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write to")] = Path("openapi"),
+) -> None:
+    """Write the OpenAPI document and the JSON Schema of a prediction."""
+    for name, document in openapi_files().items():
+        out.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(document, encoding="utf-8")
+        print(out / name)
+
+
+def openapi_files() -> dict[str, str]:
+    """The committed files of `openapi/`, by name."""
+    from cds_service import docs
+    from cds_service.app import create_app
+    from models.registry import Registry
+
+    app = create_app(Settings(profile="demo"), Registry({}, {}))
+    contents = {"openapi.json": app.openapi(), "prediction.schema.json": docs.prediction_schema()}
+    return {
+        name: json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        for name, content in contents.items()
+    }
+
+
+# ---- doctor ---------------------------------------------------------------------------------
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
+    """Check the installation and say what is wrong. Exit code 1 where something is."""
+    findings = examine(read_settings())
+    if as_json:
+        print_json(findings)
+    else:
+        for finding in findings:
+            print(f"{'ok ' if finding['ok'] else 'BAD'}  {finding['check']}: {finding['says']}")
+    if not all(finding["ok"] for finding in findings):
+        raise typer.Exit(1)
+
+
+def examine(settings: Settings) -> list[dict[str, Any]]:
+    """Every check with whether it passed and what it says."""
+    checks: dict[str, Callable[[Settings], str]] = {
+        "settings": _settings,
+        "callers": _callers,
+        "models": _models,
+        "database": _database,
+        "extras": _extras,
+    }
+    findings = []
+    for name, check in checks.items():
+        try:
+            findings.append({"check": name, "ok": True, "says": check(settings)})
+        except (SetupError, NotDurable) as error:
+            findings.append({"check": name, "ok": False, "says": str(error)})
+    return findings
+
+
+def _settings(settings: Settings) -> str:
+    check_fit_to_serve(settings)
+    return f"{settings.profile} profile, {settings.url}, zone {settings.timezone}"
+
+
+def _callers(settings: Settings) -> str:
+    callers = open_callers(settings)
+    return "everybody on loopback (demo)" if callers.open_to else f"{len(callers.listed)} callers"
+
+
+def _models(settings: Settings) -> str:
+    registry = open_registry(settings)
+    if registry.refused:
+        raise SetupError("; ".join(f"{k} refused: {v}" for k, v in registry.refused.items()))
+    if not registry.packages:
+        raise SetupError("no model package")
+    return ", ".join(f"{p.id} {p.manifest.version}" for p in registry.packages.values())
+
+
+def _database(settings: Settings) -> str:
+    engine = open_engine(settings.database)
+    shown = engine.url.render_as_string(hide_password=True)
+    path = engine.url.database
+    if engine.dialect.name == "sqlite" and path and not Path(path).exists():
+        if settings.is_demo:
+            return f"{shown} is made at the first start"
+        raise SetupError(f"{shown} does not exist: run `varsel db upgrade`")
+    check_revision(engine)
+    PredictionLog(engine).ping()
+    return f"{shown} is up to date"
+
+
+def _extras(_: Settings) -> str:
+    extras = {"study": ("statsmodels", "matplotlib", "pyarrow"), "drift": ("evidently",)}
+    there = [
+        name
+        for name, modules in extras.items()
+        if all(importlib.util.find_spec(module) for module in modules)
+    ]
+    return f"installed: {', '.join(there) or 'none'} (validate needs study, drift needs drift)"

@@ -1,0 +1,119 @@
+"""`varsel models`: list, check, show the card of, and train model packages."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cds_service.cli.console import JSON_HELP, folder_to_read, print_json, progress_bar
+from cds_service.service import all_folders, find_folder
+from cds_service.settings import read_settings
+from models.errors import PackageRefused
+from models.examples import replay_examples
+from models.package import load_package
+from models.registry import load_registry
+
+Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+
+
+def list_models(as_json: Json = False) -> None:
+    """List the model packages, and those refused with the reason."""
+    registry = load_registry(all_folders(read_settings()), allow_synthetic=True)
+    rows = [
+        {
+            "id": p.id,
+            "version": p.manifest.version,
+            "title": p.manifest.title.en,
+            "synthetic": p.manifest.synthetic,
+            "hooks": p.manifest.hooks,
+            "features": len(p.columns),
+            "checksum": p.checksum,
+        }
+        for p in registry.packages.values()
+    ]
+    if as_json:
+        print_json({"models": rows, "refused": registry.refused})
+        return
+    for row in rows:
+        mark = "SYNTHETIC" if row["synthetic"] else ""
+        print(f"{row['id']:<24} {row['version']:<8} {row['features']} features  {mark}")
+    for name, fault in registry.refused.items():
+        print(f"{name:<24} REFUSED  {fault}")
+
+
+def check(
+    model: Annotated[str | None, typer.Argument(help="Model id; all where none is named")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check packages as admission does: manifest, checksums, worked examples. 1 where one fails."""
+    folders = [find_folder(model)] if model else all_folders(read_settings())
+    results = []
+    for folder in folders:
+        try:
+            package = load_package(folder)
+            replayed = replay_examples(package)
+        except PackageRefused as refusal:
+            results.append({"id": folder.name, "admitted": False, "fault": refusal.fault})
+        else:
+            results.append(
+                {
+                    "id": package.id,
+                    "admitted": True,
+                    "checksum": package.checksum,
+                    "examples_replayed": replayed,
+                }
+            )
+    if as_json:
+        print_json(results)
+    else:
+        for result in results:
+            verdict = (
+                f"admitted, {result['examples_replayed']} examples replayed, {result['checksum']}"
+                if result["admitted"]
+                else f"REFUSED: {result['fault']}"
+            )
+            print(f"{result['id']}: {verdict}")
+    if not all(result["admitted"] for result in results):
+        raise typer.Exit(1)
+
+
+def card(model: Annotated[str, typer.Argument(help="Model id")], as_json: Json = False) -> None:
+    """Print the model card."""
+    text = (find_folder(model) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    if as_json:
+        print_json({"id": model, "card": text})
+    else:
+        print(text, end="")
+
+
+def train(
+    model: Annotated[str, typer.Argument(help="Model id, or the folder of its manifest")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of Bulk Data NDJSON")],
+    gate_data: Annotated[
+        Path | None,
+        typer.Option("--gate-data", help="Independent Bulk Data whose figures go on the card"),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a package from Bulk Data: trees, baseline, background, examples, card, checksums."""
+    from cds_service.training_run import train_package
+
+    folder = find_folder(model)
+    started = time.perf_counter()
+    with progress_bar("patients") as told, progress_bar("rounds") as rounds:
+        done = train_package(
+            folder,
+            folder_to_read(data, "--data"),
+            gate_data=folder_to_read(gate_data, "--gate-data") if gate_data else None,
+            cohort_progress=told,
+            training_progress=rounds,
+        )
+    done["seconds"] = round(time.perf_counter() - started, 1)
+    if as_json:
+        print_json(done)
+        return
+    for name, value in done.items():
+        print(f"{name}: {value}")

@@ -1,0 +1,176 @@
+"""`varsel score FILE`: score a Bundle, a resource or a hook request from a file."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+import uuid
+import zlib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from cds_service.assess import (
+    Asked,
+    Assessment,
+    Question,
+    assess,
+    log_row,
+    require_answers,
+)
+from cds_service.cards import Setting
+from cds_service.cli.console import JSON_HELP, print_json
+from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.migrate import check_revision, upgrade
+from cds_service.errors import BadRequest, SetupError
+from cds_service.privacy import Privacy
+from cds_service.protocol import decode_call
+from cds_service.routes.hooks import moment_of
+from cds_service.service import all_folders, find_folder
+from cds_service.settings import Settings, read_settings
+from cds_service.terminal import terminal_card
+from fhir_adapters.decode import Gathered, decode_bundle, decode_prefetch
+from fhir_adapters.errors import UnreadableInput
+from models.package import Package
+from models.registry import admit, load_registry
+
+_GZIP = b"\x1f\x8b"
+_IS_HOOK_REQUEST = re.compile(rb'"hookInstance"\s*:')
+
+
+def score(
+    file: Annotated[
+        str, typer.Argument(help="A Bundle or hook request, gzip allowed; - for stdin")
+    ],
+    model: Annotated[str | None, typer.Option("--model", help="Only this model")] = None,
+    as_of: Annotated[str, typer.Option("--as-of", help="A dateTime, or latest")] = "now",
+    language: Annotated[str | None, typer.Option("--language", help="da or en")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Write to the prediction log")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Score one patient with every model, or with one."""
+    settings = read_settings()
+    raw = read_input(file, settings.max_body_bytes)
+    packages = _packages(model, settings)
+    answers = [
+        score_one(
+            package, raw, as_of=as_of, language=_language(language, settings), settings=settings
+        )
+        for package in packages
+    ]
+    if log:
+        _store(answers, settings)
+    if as_json:
+        print_json([answer.prediction for answer in answers])
+        return
+    for package, answer in zip(packages, answers, strict=True):
+        setting = Setting(answer.prediction.language, settings.zone, None)
+        print(terminal_card(package.manifest, answer.prediction, setting))
+        tail = f"prediction {answer.prediction.prediction_id}"
+        print(f"{tail}  {'logged' if log else 'not logged (--log writes it)'}")
+
+
+def _language(asked: str | None, settings: Settings) -> Literal["da", "en"]:
+    if asked is None:
+        return settings.language
+    if asked not in ("da", "en"):
+        raise BadRequest("da or en", field="--language")
+    return "da" if asked == "da" else "en"
+
+
+def _packages(model: str | None, settings: Settings) -> list[Package]:
+    if model:
+        return [admit(find_folder(model), allow_synthetic=True)]
+    registry = load_registry(all_folders(settings), allow_synthetic=True)
+    for name, fault in registry.refused.items():
+        print(f"varsel: {name} refused: {fault}", file=sys.stderr)
+    if not registry.packages:
+        raise SetupError("no model package is fit to score with")
+    return list(registry.packages.values())
+
+
+def read_input(file: str, limit: int) -> bytes:
+    """The bytes of a file or of standard input, unzipped, at most `limit` of them.
+
+    Raises BadRequest where the file is not there, too large, or not what it says.
+    """
+    try:
+        with sys.stdin.buffer if file == "-" else Path(file).open("rb") as stream:
+            raw = stream.read(limit + 1)
+    except OSError as error:
+        raise BadRequest(error.strerror or "cannot be read", field=file) from None
+    if raw[:2] == _GZIP:
+        raw = _unzip(raw, limit, file)
+    if len(raw) > limit:
+        raise BadRequest(f"larger than {limit} bytes (VARSEL_MAX_BODY_BYTES)", field=file)
+    return raw
+
+
+def _unzip(raw: bytes, limit: int, file: str) -> bytes:
+    unzipping = zlib.decompressobj(wbits=31)
+    try:
+        return unzipping.decompress(raw, limit + 1)
+    except zlib.error:
+        raise BadRequest("not a whole gzip file", field=file) from None
+
+
+def score_one(
+    package: Package, raw: bytes, *, as_of: str, language: str, settings: Settings
+) -> Assessment:
+    """What a package says of the one patient in some bytes.
+
+    Raises UnreadableInput and RequestRefused as the hook route does.
+    """
+    patient_id: str | None = None
+    if _IS_HOOK_REQUEST.search(raw):
+        call = decode_call(raw, package.manifest.hooks)
+        patient_id = call.patient_id
+        gathered = decode_prefetch(call.prefetch, package.expected)
+    else:
+        gathered = decode_bundle(raw)
+    require_answers(package, gathered)
+    now = time.time()
+    question = Question(
+        prediction_id=str(uuid.uuid4()),
+        patient_id=patient_id,
+        as_of=now if as_of == "now" else moment_of(as_of, gathered, settings.zone, "--as-of"),
+        now=now,
+        language=language,
+        zone=settings.zone,
+    )
+    return assess(package, _with_a_patient(gathered), question)
+
+
+def _with_a_patient(gathered: Gathered) -> Gathered:
+    """The input, refused where it names no patient, with what could not be read."""
+    if gathered.of("Patient"):
+        return gathered
+    faults = [f"{t.where}: {t.text}" for t in gathered.troubles[:3]]
+    told = f" ({'; '.join(faults)})" if faults else ""
+    raise UnreadableInput(f"no Patient that can be read{told}", field="Patient")
+
+
+def _store(answers: list[Assessment], settings: Settings) -> None:
+    engine = open_engine(settings.database)
+    if settings.is_demo:
+        upgrade(engine)
+    check_revision(engine)
+    privacy = Privacy(settings.keys)
+    with PredictionLog(engine) as log:
+        for answer in answers:
+            p = answer.prediction
+            asked = Asked(
+                organisation=settings.organisation,
+                caller="varsel score",
+                hook="command-line",
+                hook_instance=str(uuid.uuid4()),
+                content_digest=privacy.digest(msgspec.json.encode(p)),
+                fhir_base="",
+                patient_id=answer.record.patient_id,
+                encounter_id=None,
+                user_id=None,
+            )
+            log.store(log_row(answer, asked, privacy)).result()

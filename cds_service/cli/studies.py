@@ -1,0 +1,203 @@
+"""`varsel validate` and `varsel drift`: one-shot studies, each with a report that opens offline.
+
+Both compute features on the one feature path. Their libraries belong to the `study` and `drift`
+extras and are imported only when the command runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+import typer
+
+from cds_service import __version__
+from cds_service.cli.console import (
+    JSON_HELP,
+    folder_to_read,
+    folder_to_write,
+    print_json,
+    progress_bar,
+)
+from cds_service.db.log import PredictionLog, open_engine
+from cds_service.errors import BadRequest, SetupError
+from cds_service.service import find_folder
+from cds_service.settings import read_settings
+from fhir_adapters.clock import parse_time
+from models.cohort import Cohort, build_cohort
+from models.package import Package, load_package, read_table
+
+if TYPE_CHECKING:
+    from validation.report import ModelFacts
+
+Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+Model = Annotated[str, typer.Option("--model", help="Model id")]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write the report to")]
+
+
+def validate(
+    model: Model,
+    data: Annotated[Path, typer.Option("--data", help="Folder of Bulk Data NDJSON")],
+    out: Out,
+    bootstrap: Annotated[int, typer.Option(min=100, help="Bootstrap draws")] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Validate a model on Bulk Data: report.html, report.json and tables/*.csv."""
+    from validation.analysis import validate as analyse
+    from validation.errors import ValidationError
+    from validation.report import write_report
+
+    package, cohort = _cohort(model, data)
+    head = package.manifest.heads[0]
+    frame = cohort.frame[["patient", "index_time", "state"]].assign(risk=_risks(package, cohort))
+    bands = [band.from_risk for band in head.bands if band.from_risk > 0]
+    try:
+        with progress_bar("bootstrap") as told:
+            result = analyse(
+                frame,
+                thresholds=bands,
+                excluded=cohort.excluded,
+                bootstrap=bootstrap,
+                seed=seed,
+                progress=lambda _, done, total: told(done, total),
+            )
+    except ValidationError as error:
+        raise SetupError(f"--data: {error}") from None
+    folder_to_write(out)
+    page = write_report(
+        result,
+        out,
+        title=f"{package.manifest.title.en}: validation",
+        model=_facts(package),
+        plan=f"Outcome: {head.outcome}. Every eligible index stay of the data, features and "
+        "eligibility computed as when serving.",
+        data={"folder": data.name, "sha256": _digest(data)},
+        software_version=__version__,
+        made_at=datetime.now(UTC),
+    )
+    if as_json:
+        print_json(msgspec.json.decode((out / "report.json").read_bytes()))
+        return
+    for statistic in result.statistics:
+        print(f"{statistic.name:<34} {_text(statistic)}")
+    print(f"report: {page}")
+
+
+def drift(
+    model: Model,
+    out: Out,
+    data: Annotated[Path | None, typer.Option("--data", help="Folder of Bulk Data NDJSON")] = None,
+    since: Annotated[str | None, typer.Option("--since", help="Logged predictions from")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare features with the package's reference: report.html and metrics.json."""
+    from monitoring.comparison import Column
+    from monitoring.drift import describe, drift_report
+    from monitoring.errors import MonitoringError
+
+    if (data is None) == (since is None):
+        raise SetupError("give one of --data and --since")
+    package, current = _given(model, data) if data else _logged(model, since or "")
+    names, rows = read_table(package.folder / "reference.csv")
+    reference = pd.DataFrame(rows, columns=names)
+    reference["risk"] = package.heads[0].trees.risk(reference[package.columns].to_numpy())
+    columns = [
+        Column(f.name, f.label.en, _kind(reference[f.name])) for f in package.manifest.inputs
+    ]
+    columns.append(Column("risk", "Risk", "numeric"))
+    try:
+        result = drift_report(
+            reference,
+            current,
+            columns=columns,
+            out_dir=folder_to_write(out),
+            model=dict(_facts(package)),
+            made_at=datetime.now(UTC),
+            patient="patient" if "patient" in current else None,
+        )
+    except MonitoringError as error:
+        raise SetupError(str(error)) from None
+    if as_json:
+        print_json({"out": str(out), **describe(result)})
+        return
+    for alarm in result.alarms:
+        print(f"ALARM {alarm.column}: {alarm.text}")
+    print(f"{len(result.alarms)} alarms, {result.rows_current} rows; report: {out}/report.html")
+
+
+def _cohort(model: str, data: Path) -> tuple[Package, Cohort]:
+    package = load_package(find_folder(model))
+    with progress_bar("patients") as told:
+        cohort = build_cohort(package, folder_to_read(data, "--data"), progress=told)
+    return package, cohort
+
+
+def _risks(package: Package, cohort: Cohort) -> Any:
+    return package.heads[0].trees.risk(cohort.frame[package.columns].to_numpy(dtype=np.float64))
+
+
+def _given(model: str, data: Path) -> tuple[Package, pd.DataFrame]:
+    package, cohort = _cohort(model, data)
+    return package, cohort.frame.assign(risk=_risks(package, cohort))
+
+
+def _logged(model: str, since: str) -> tuple[Package, pd.DataFrame]:
+    """The features and risks of logged predictions, one row each."""
+    try:
+        start = datetime.fromtimestamp(parse_time(since), UTC)
+    except ValueError:
+        raise BadRequest("not a time", field="--since") from None
+    package = load_package(find_folder(model))
+    log = PredictionLog(open_engine(read_settings().database))
+    rows = []
+    for logged in log.features_since(package.id, start):
+        features = {f["name"]: f["value"] for f in msgspec.json.decode(logged["features"])}
+        head = msgspec.json.decode(logged["document"])["heads"][0]
+        rows.append(
+            {
+                **{c: features.get(c) for c in package.columns},
+                "risk": head["risk"],
+                "patient": logged["patient_pseudonym"],
+            }
+        )
+    columns = [*package.columns, "risk", "patient"]
+    frame = pd.DataFrame(rows, columns=columns)
+    numeric = [c for c in columns if c != "patient"]
+    return package, frame.astype(dict.fromkeys(numeric, "float64"))
+
+
+def _kind(column: pd.Series) -> Any:
+    return "binary" if set(column.dropna().unique()) <= {0.0, 1.0} else "numeric"
+
+
+def _facts(package: Package) -> ModelFacts:
+    return {
+        "id": package.id,
+        "version": package.manifest.version,
+        "checksum": package.checksum,
+        "synthetic": package.manifest.synthetic,
+    }
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 over the folder's NDJSON files, by name."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.glob("*.ndjson")):
+        whole.update(path.name.encode())
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
+
+
+def _text(statistic: Any) -> str:
+    if statistic.value is None:
+        return f"not estimable: {statistic.method}"
+    if statistic.low is None:
+        return f"{statistic.value:.4f}"
+    return f"{statistic.value:.4f} ({statistic.low:.4f} to {statistic.high:.4f})"

@@ -1,0 +1,174 @@
+"""The prediction log: every SQL statement of the product, and the writer that commits in groups.
+
+A prediction is durable when `store` returns: SQLite in WAL mode with `synchronous=FULL`. One thread
+per process writes; the rows of calls that arrive together share one commit. The same call again
+(organisation, service, hook, hookInstance) finds its stored row instead of making a second one.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from cds_service.db.tables import predictions
+from cds_service.errors import AlreadyUsed, NotDurable
+
+Row = dict[str, Any]
+_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_LARGEST_GROUP = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the log holds for a call: the response to send, and whether it stood there before."""
+
+    response: str
+    replayed: bool
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for the log's database; SQLite made durable and readable while written to."""
+    engine = create_engine(url)
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _make_sqlite_durable)
+    return engine
+
+
+def _make_sqlite_durable(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.close()
+
+
+class PredictionLog:
+    """The log of one database. `start` before use, `stop` when done; usable as a context."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._waiting: queue.SimpleQueue[tuple[Row, Future[Stored]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write, name="prediction-log", daemon=True)
+
+    def start(self) -> Self:
+        """Start the writer."""
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Commit what waits, then end."""
+        if self._thread.is_alive():
+            self._waiting.put(None)
+            self._thread.join()
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # ---- writing ----------------------------------------------------------------------------
+
+    def store(self, row: Row) -> Future[Stored]:
+        """A future that ends when the row is durable, or the same call's earlier row was found.
+
+        It raises AlreadyUsed where the hookInstance came before with other content, NotDurable
+        where the database did not commit.
+        """
+        future: Future[Stored] = Future()
+        self._waiting.put((row, future))
+        return future
+
+    def _write(self) -> None:
+        while True:
+            group = [self._waiting.get()]
+            while len(group) < _LARGEST_GROUP and not self._waiting.empty():
+                group.append(self._waiting.get())
+            rows = [item for item in group if item is not None]
+            if rows:
+                self._commit(rows)
+            if len(rows) < len(group):
+                return
+
+    def _commit(self, rows: list[tuple[Row, Future[Stored]]]) -> None:
+        """Commit a group together; where that fails, each alone, so that one cannot fail others."""
+        try:
+            with self.engine.begin() as connection:
+                outcomes = [_insert(connection, row) for row, _ in rows]
+        except SQLAlchemyError as error:
+            if len(rows) > 1:
+                for one in rows:
+                    self._commit([one])
+            else:
+                rows[0][1].set_exception(_not_durable(error))
+            return
+        for (_, future), outcome in zip(rows, outcomes, strict=True):
+            if isinstance(outcome, AlreadyUsed):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def read(self, prediction_id: str) -> RowMapping | None:
+        """The row of a prediction; None where there is none."""
+        with self.engine.connect() as connection:
+            query = select(predictions).where(predictions.c.prediction_id == prediction_id)
+            return connection.execute(query).mappings().one_or_none()
+
+    def features_since(self, model_id: str, since: datetime) -> list[RowMapping]:
+        """Features and documents of a model's scored predictions from a time on, oldest first."""
+        query = (
+            select(
+                predictions.c.features,
+                predictions.c.document,
+                predictions.c.patient_pseudonym,
+            )
+            .where(predictions.c.model_id == model_id, predictions.c.as_of >= since)
+            .where(predictions.c.status == "scored")
+            .order_by(predictions.c.as_of)
+        )
+        with self.engine.connect() as connection:
+            return list(connection.execute(query).mappings().all())
+
+    def ping(self) -> None:
+        """Raise NotDurable where the database does not answer."""
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(select(predictions.c.prediction_id).limit(1))
+        except SQLAlchemyError as error:
+            raise _not_durable(error) from None
+
+
+def _not_durable(error: SQLAlchemyError) -> NotDurable:
+    """The error without the statement's parameters, which hold the row."""
+    return NotDurable(f"the prediction log did not commit ({type(error).__name__})")
+
+
+def _insert(connection: Connection, row: Row) -> Stored | AlreadyUsed:
+    insert = _INSERT[connection.dialect.name]
+    made = connection.execute(insert(predictions).values(row).on_conflict_do_nothing())
+    if made.rowcount:
+        return Stored(row["response"], replayed=False)
+    c = predictions.c
+    earlier = connection.execute(
+        select(c.response, c.content_digest).where(
+            c.organisation == row["organisation"],
+            c.service == row["service"],
+            c.hook == row["hook"],
+            c.hook_instance == row["hook_instance"],
+        )
+    ).one()
+    if earlier.content_digest != row["content_digest"]:
+        return AlreadyUsed("this hookInstance came before with other content", "hookInstance")
+    return Stored(earlier.response, replayed=True)

@@ -1,0 +1,47 @@
+"""Migrations: bringing the database to this software's tables, and saying when it is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from cds_service.errors import SetupError
+
+_SCRIPTS = Path(__file__).with_name("migrations")
+
+
+def _config(engine: Engine) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_SCRIPTS))
+    config.attributes["engine"] = engine
+    return config
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the database to this software's newest revision, making it where it is empty."""
+    database = engine.url.database
+    if engine.dialect.name == "sqlite" and database and database != ":memory:":
+        Path(database).parent.mkdir(parents=True, exist_ok=True)
+    command.upgrade(_config(engine), "head")
+
+
+def downgrade(engine: Engine, revision: str) -> None:
+    """Take the database back to an earlier revision."""
+    command.downgrade(_config(engine), revision)
+
+
+def check_revision(engine: Engine) -> None:
+    """Raise SetupError where the database is not at this software's revision."""
+    expected = ScriptDirectory.from_config(_config(engine)).get_current_head()
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    if found != expected:
+        raise SetupError(
+            f"the database is at revision {found or 'none'}, this software needs {expected}: "
+            "run `varsel db upgrade`"
+        )

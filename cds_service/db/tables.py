@@ -1,0 +1,66 @@
+"""The tables of the prediction log. Nothing here or in a row names a patient in clear.
+
+Columns that questions are asked of stand alone; what is read back whole stands as JSON text.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Column,
+    DateTime,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+predictions = Table(
+    "predictions",
+    metadata,
+    Column("prediction_id", String(36), primary_key=True),
+    # who asked, of what, and whether it was asked before
+    Column("organisation", String(64), nullable=False),
+    Column("unit", String(64)),
+    Column("caller", String(128), nullable=False),
+    Column("service", String(64), nullable=False),
+    Column("hook", String(64), nullable=False),
+    Column("hook_instance", String(36), nullable=False),
+    Column("content_digest", String(64), nullable=False),
+    # which model, how it was run
+    Column("model_id", String(64), nullable=False),
+    Column("model_version", String(32), nullable=False),
+    Column("package_checksum", String(64), nullable=False),
+    Column("software_version", String(32), nullable=False),
+    Column("mode", String(16), nullable=False),
+    Column("arm", String(32)),
+    Column("language", String(8), nullable=False),
+    # about whom, when
+    Column("patient_pseudonym", String(32), nullable=False),
+    Column("encounter_pseudonym", String(32)),
+    Column("as_of", DateTime(timezone=True), nullable=False),
+    Column("index_time", DateTime(timezone=True)),
+    Column("computed_at", DateTime(timezone=True), nullable=False),
+    # what came out
+    Column("status", String(24), nullable=False),
+    Column("reason", String(256)),
+    Column("returned", String(32), nullable=False),
+    Column("features", Text, comment="values with provenance; null for calls not eligible"),
+    Column("document", Text, nullable=False, comment="the prediction, sources and cards left out"),
+    Column("response", Text, nullable=False, comment="the body that was returned"),
+    Column("timings", Text, nullable=False, comment="milliseconds per stage"),
+    Column("sealed", LargeBinary, nullable=False, comment="references, AES-GCM, see privacy.py"),
+    UniqueConstraint("organisation", "service", "hook", "hook_instance"),
+    Index(None, "model_id", "as_of"),
+    Index(None, "patient_pseudonym"),
+)

@@ -1,0 +1,306 @@
+"""What the OpenAPI document says of each route: schemas from the structs themselves, examples.
+
+The hook routes read raw bytes, so their schemas are given here, made by msgspec from the structs
+that do the work. `openapi/` holds the committed document; a test fails when it is stale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Response
+
+from models.prediction import Prediction
+
+_PATIENT: dict[str, Any] = {
+    "resourceType": "Patient",
+    "id": "example",
+    "gender": "female",
+    "birthDate": "1948-03-14",
+}
+HOOK_EXAMPLE: dict[str, Any] = {
+    "hook": "encounter-discharge",
+    "hookInstance": "d1577c69-dfbe-44ad-ba6d-3e05e953b2ea",
+    "fhirServer": "https://ehr.example/fhir",
+    "context": {
+        "userId": "Practitioner/example",
+        "patientId": "example",
+        "encounterId": "stay",
+    },
+    "prefetch": {
+        "patient": _PATIENT,
+        "encounters": {
+            "resourceType": "Bundle",
+            "type": "searchset",
+            "total": 1,
+            "entry": [
+                {
+                    "resource": {
+                        "resourceType": "Encounter",
+                        "id": "stay",
+                        "status": "in-progress",
+                        "class": {
+                            "system": "http://terminology.hl7.org/CodeSystem/v3-ActCode",
+                            "code": "IMP",
+                        },
+                        "priority": {
+                            "coding": [
+                                {
+                                    "system": "http://terminology.hl7.org/CodeSystem/v3-ActPriority",
+                                    "code": "EM",
+                                }
+                            ]
+                        },
+                        "subject": {"reference": "Patient/example"},
+                        "period": {"start": "2026-11-17T08:12:00+01:00"},
+                    }
+                }
+            ],
+        },
+        "conditions": None,
+    },
+}
+CARDS_EXAMPLE: dict[str, Any] = {
+    "cards": [
+        {
+            "uuid": "b2a1f5a0-41f1-5c3c-9d65-0d6f3a1c6e2b",
+            "summary": "Akut genindlæggelse er ikke beregnet: der mangler medicinliste",
+            "indicator": "info",
+            "detail": "For få oplysninger til en sikker beregning, derfor vises intet tal.",
+            "source": {"label": "Varsel · readmission-30d 1.0.0"},
+            "overrideReasons": [
+                {
+                    "code": "other",
+                    "system": "https://varsel.dk/fhir/CodeSystem/override-reason",
+                    "display": "Andet",
+                }
+            ],
+        }
+    ]
+}
+
+_ID = {"type": "string", "pattern": r"^[A-Za-z0-9\-.]{1,64}$"}
+_TEXT = {"type": "string", "minLength": 1}
+_CODING = {
+    "type": "object",
+    "required": ["code", "system", "display"],
+    "properties": {"code": _TEXT, "system": _TEXT, "display": _TEXT},
+}
+
+COMPONENTS: dict[str, Any] = {
+    "HookRequest": {
+        "type": "object",
+        "description": "A CDS Hooks 2.0.1 request. Unknown members are ignored.",
+        "required": ["hook", "hookInstance", "context"],
+        "properties": {
+            "hook": {"type": "string", "enum": ["encounter-discharge", "patient-view"]},
+            "hookInstance": {"type": "string", "format": "uuid"},
+            "fhirServer": {"type": "string"},
+            "context": {
+                "type": "object",
+                "description": "encounter-discharge also requires encounterId",
+                "required": ["userId", "patientId"],
+                "properties": {
+                    "userId": {
+                        "type": "string",
+                        "pattern": "^(Practitioner|PractitionerRole|Patient|RelatedPerson)/"
+                        r"[A-Za-z0-9\-.]{1,64}$",
+                    },
+                    "patientId": _ID,
+                    "encounterId": _ID,
+                },
+            },
+            "prefetch": {
+                "type": "object",
+                "description": "Key to resource, Bundle, null (asked, none) or OperationOutcome",
+                "additionalProperties": {"type": ["object", "null"]},
+            },
+            "extension": {"type": "object"},
+        },
+        "example": HOOK_EXAMPLE,
+    },
+    "Card": {
+        "type": "object",
+        "required": ["uuid", "summary", "indicator", "source"],
+        "properties": {
+            "uuid": {"type": "string", "format": "uuid"},
+            "summary": {"type": "string", "minLength": 1, "maxLength": 139},
+            "detail": _TEXT,
+            "indicator": {"type": "string", "enum": ["info", "warning", "critical"]},
+            "source": {
+                "type": "object",
+                "required": ["label"],
+                "properties": {"label": _TEXT, "topic": _CODING},
+            },
+            "overrideReasons": {"type": "array", "minItems": 1, "items": _CODING},
+            "links": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["label", "url", "type"],
+                    "properties": {
+                        "label": _TEXT,
+                        "url": {"type": "string", "format": "uri"},
+                        "type": {"type": "string", "enum": ["absolute", "smart"]},
+                    },
+                },
+            },
+        },
+    },
+    "Cards": {
+        "type": "object",
+        "required": ["cards"],
+        "properties": {"cards": {"type": "array", "items": {"$ref": "#/components/schemas/Card"}}},
+        "example": CARDS_EXAMPLE,
+    },
+    "Services": {
+        "type": "object",
+        "required": ["services"],
+        "properties": {
+            "services": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["hook", "id", "title", "description"],
+                    "properties": {
+                        "hook": _TEXT,
+                        "id": _TEXT,
+                        "title": _TEXT,
+                        "description": _TEXT,
+                        "version": _TEXT,
+                        "prefetch": {"type": "object", "additionalProperties": _TEXT},
+                    },
+                },
+            }
+        },
+    },
+    "OperationOutcome": {
+        "type": "object",
+        "required": ["resourceType", "issue"],
+        "properties": {
+            "resourceType": {"const": "OperationOutcome"},
+            "issue": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "required": ["severity", "code", "diagnostics"],
+                    "properties": {
+                        "severity": {"type": "string", "enum": ["fatal", "error", "warning"]},
+                        "code": _TEXT,
+                        "diagnostics": _TEXT,
+                        "expression": {"type": "array", "items": _TEXT},
+                    },
+                },
+            },
+        },
+    },
+    "Readiness": {
+        "type": "object",
+        "required": ["status", "models"],
+        "properties": {
+            "status": {"type": "string", "enum": ["ready", "not-ready"]},
+            "models": {"type": "object", "additionalProperties": {"type": "string"}},
+            "reasons": {"type": "array", "items": _TEXT},
+        },
+    },
+}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": _ref(name)}}
+
+
+def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    said = {
+        400: "A field is missing or wrong; expression names it",
+        401: "No caller of ours",
+        403: "Not offered by this installation",
+        404: "No such service or prediction",
+        409: "The hookInstance came before with other content",
+        412: "Required prefetch data are missing; expression names the key",
+        413: "The body is too large",
+        415: "The body is not JSON",
+        503: "The prediction could not be made durable, so no card is shown",
+    }
+    return {
+        status: {"description": said[status], "content": _content("OperationOutcome")}
+        for status in statuses
+    }
+
+
+DISCOVERY: dict[str, Any] = {
+    "summary": "Discovery",
+    "response_class": Response,
+    "responses": {
+        200: {"description": "The services offered", "content": _content("Services")},
+        **_refusals(401),
+    },
+}
+HOOK: dict[str, Any] = {
+    "summary": "Call a service",
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "Cards, none where nothing is to be said",
+            "content": _content("Cards"),
+        },
+        **_refusals(400, 401, 404, 409, 412, 413, 415, 503),
+    },
+    "openapi_extra": {"requestBody": {"required": True, "content": _content("HookRequest")}},
+}
+PAGE: dict[str, Any] = {
+    "summary": "Explanation page",
+    "response_class": Response,
+    "responses": {
+        200: {"description": "The page", "content": {"text/html": {"schema": {"type": "string"}}}},
+        **_refusals(400, 403, 404),
+    },
+}
+PAGE_DATA: dict[str, Any] = {
+    "summary": "Explanation data",
+    "response_class": Response,
+    "responses": {
+        200: {"description": "The prediction", "content": _content("Prediction")},
+        **_refusals(400, 403, 404),
+    },
+}
+READINESS: dict[str, Any] = {
+    "summary": "Readiness",
+    "response_class": Response,
+    "responses": {
+        200: {"description": "Ready", "content": _content("Readiness")},
+        503: {"description": "Not ready, and why", "content": _content("Readiness")},
+    },
+}
+
+
+def json_response(content: Any, status: int = 200) -> Response:
+    """A JSON answer, encoded by msgspec."""
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+def prediction_schema() -> dict[str, Any]:
+    """The JSON Schema of a prediction, self-contained (`openapi/prediction.schema.json`)."""
+    schema = msgspec.json.schema(Prediction)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def openapi_document(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document of the application, with the schemas of the raw routes."""
+    document: dict[str, Any] = FastAPI.openapi(app)
+    (_,), structs = msgspec.json.schema_components(
+        [Prediction], ref_template="#/components/schemas/{name}"
+    )
+    schemas = {**COMPONENTS, **structs}
+    document.setdefault("components", {})["schemas"] = dict(sorted(schemas.items()))
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+    return document

@@ -1,0 +1,1 @@
+"""The HTTP routes: hooks, explanations, health, API documentation."""

@@ -1,0 +1,97 @@
+"""The explanation of a prediction: a plain page and its data. Demo only until sessions exist.
+
+The page shows what was logged, not a new computation. Every text is escaped by the template engine;
+nothing is loaded from elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+import anyio.to_thread
+import msgspec
+from fastapi import APIRouter, Depends, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from cds_service import docs
+from cds_service.assess import read_prediction
+from cds_service.cards import shown_contributions, signed
+from cds_service.errors import NotAllowedHere, UnknownService
+from cds_service.service import Service
+from cds_service.texts import TEXTS
+from cds_service.web import service_of
+from cds_service.wording import day_and_time, number, shown_unit
+from models.package import Package
+from models.prediction import Prediction
+
+router = APIRouter(tags=["Explanations"])
+InService = Annotated[Service, Depends(service_of)]
+
+_PAGES = Environment(
+    loader=PackageLoader("cds_service", "pages"),
+    autoescape=select_autoescape(default=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@router.get("/explanations/{prediction_id}.json", **docs.PAGE_DATA)
+async def explanation_data(service: InService, prediction_id: UUID) -> Response:
+    """The prediction as logged, in the one shape of a prediction."""
+    prediction = await _read(service, prediction_id)
+    return Response(
+        msgspec.json.encode(prediction),
+        media_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+@router.get("/explanations/{prediction_id}", **docs.PAGE)
+async def explanation_page(service: InService, prediction_id: UUID) -> Response:
+    """The prediction as a page: risk, categories, every value with its date and source."""
+    prediction = await _read(service, prediction_id)
+    package = service.registry.packages.get(prediction.service)
+    html = render_page(prediction, package, service)
+    return Response(html, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+
+
+async def _read(service: Service, prediction_id: UUID) -> Prediction:
+    if not service.settings.is_demo:
+        raise NotAllowedHere("explanations are shown in a session only")
+    row = await anyio.to_thread.run_sync(service.log.read, str(prediction_id))
+    if row is None:
+        raise UnknownService("no prediction of that id", field="prediction_id")
+    return read_prediction(row, service.privacy)
+
+
+def render_page(prediction: Prediction, package: Package | None, service: Service) -> str:
+    """The page of a prediction, in the language it was made in."""
+    language, zone = prediction.language, service.settings.zone
+    decimals = {f.name: f.decimals for f in package.manifest.features} if package else {}
+
+    def value_text(feature: Any) -> str:
+        if feature.value is None:
+            return ""
+        text = number(feature.value, decimals.get(feature.name, 1), language)
+        return f"{text} {shown_unit(feature.unit)}".strip()
+
+    return _PAGES.get_template(f"explanation.{language}.html").render(
+        p=prediction,
+        title=package.manifest.title.in_language(language) if package else prediction.service,
+        texts=TEXTS[language],
+        heads=[(head, shown_contributions(head)) for head in prediction.heads],
+        percent=lambda risk: number(100 * risk, 1, language),
+        points=lambda points: signed(points, language),
+        when=lambda moment: day_and_time(moment, zone, language) if moment else "",
+        value_text=value_text,
+        cards=prediction.cards,
+    )

@@ -1,0 +1,39 @@
+"""Liveness, readiness, and the API documentation from local files."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import anyio.to_thread
+from fastapi import APIRouter, Depends, Response
+
+from cds_service import docs
+from cds_service.errors import NotDurable
+from cds_service.service import Service
+from cds_service.web import service_of
+
+router = APIRouter(tags=["Operations"])
+InService = Annotated[Service, Depends(service_of)]
+
+
+@router.get("/healthz", summary="Liveness")
+async def liveness() -> dict[str, str]:
+    """The process answers."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", **docs.READINESS)
+async def readiness(service: InService) -> Response:
+    """Whether hooks can be answered: the log can be read and a model is served; else why not."""
+    reasons = [f"model {name} refused: {fault}" for name, fault in service.registry.refused.items()]
+    models = {p.id: p.manifest.version for p in service.registry.packages.values()}
+    if not models:
+        reasons.append("no model is served")
+    try:
+        await anyio.to_thread.run_sync(service.log.ping)
+    except NotDurable:
+        reasons.append("the prediction log does not answer")
+    body = {"status": "not-ready" if reasons else "ready", "models": models}
+    return docs.json_response(
+        {**body, "reasons": reasons} if reasons else body, 503 if reasons else 200
+    )

@@ -1,0 +1,190 @@
+"""The CDS Hooks routes: bytes in, cards out, in one straight line.
+
+Caller, limits, request, package, features, score, row committed, answer. The pure part runs inline;
+the commit is awaited, and no card leaves without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from datetime import tzinfo
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Depends, Path, Request, Response
+
+from cds_service import docs
+from cds_service.assess import (
+    Asked,
+    Assessment,
+    Question,
+    assess,
+    log_row,
+    require_answers,
+)
+from cds_service.callers import Caller
+from cds_service.errors import BadRequest, TooLarge, UnknownService, WrongMediaType
+from cds_service.protocol import (
+    EXTENSION_AS_OF,
+    HookCall,
+    decode_call,
+    discovery,
+    refused_input,
+)
+from cds_service.service import Service
+from cds_service.web import language_of, service_of
+from fhir_adapters.clock import parse_time
+from fhir_adapters.decode import Gathered, decode_prefetch
+from fhir_adapters.errors import UnreadableInput
+from fhir_adapters.facts import newest_time
+from models.errors import UnknownModel
+from models.package import Package
+
+router = APIRouter(tags=["CDS Hooks"])
+events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.hooks")
+JSON_TYPES = ("application/json", "application/fhir+json")
+
+InService = Annotated[Service, Depends(service_of)]
+
+
+@router.get("/cds-services", **docs.DISCOVERY)
+async def discover(request: Request, service: InService) -> Response:
+    """The services offered, one entry per service and hook, with their prefetch templates."""
+    service.callers.recognise(request.headers.get("authorization"))
+    packages = list(service.registry.packages.values())
+    language = language_of(request, service.settings.language)
+    return docs.json_response(discovery(packages, language))
+
+
+@router.post("/cds-services/{service_id}", **docs.HOOK)
+async def call_hook(
+    request: Request,
+    service: InService,
+    service_id: Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9._-]+$")],
+) -> Response:
+    """Answer a hook with cards. The prediction is committed before the answer is sent."""
+    started = time.perf_counter()
+    caller = service.callers.recognise(request.headers.get("authorization"))
+    package = _package(service, service_id)
+    body = await _read_body(request, service.settings.max_body_bytes)
+    call = decode_call(body, package.manifest.hooks)
+    assessment, row = _answer(service, caller, package, call, request)
+    assessment.timings["before_commit"] = round(1000 * (time.perf_counter() - started), 3)
+    stored = await asyncio.wrap_future(service.log.store(row))
+    _report(assessment, caller, stored.replayed, started)
+    return Response(stored.response, media_type="application/json")
+
+
+def _package(service: Service, service_id: str) -> Package:
+    try:
+        return service.registry.find(service_id)
+    except UnknownModel:
+        raise UnknownService(f"no service is called {service_id}", field="id") from None
+
+
+async def _read_body(request: Request, limit: int) -> bytes:
+    """The body, refused as soon as it is known to be too large or not JSON."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type not in JSON_TYPES:
+        raise WrongMediaType("the body must be application/json", field="Content-Type")
+    length = request.headers.get("content-length", "0")
+    too_large = TooLarge(f"the body is larger than {limit} bytes", field="$")
+    if length.isdigit() and int(length) > limit:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise too_large
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _answer(
+    service: Service, caller: Caller, package: Package, call: HookCall, request: Request
+) -> tuple[Assessment, dict[str, object]]:
+    """The assessment of a call and the row that must be committed before it is shown."""
+    settings = service.settings
+    prediction_id = service.privacy.prediction_id(
+        caller.organisation, package.id, call.hook, call.hook_instance
+    )
+    now = time.time()
+    decoding = time.perf_counter()
+    try:
+        gathered = decode_prefetch(call.prefetch, package.expected)
+        require_answers(package, gathered)
+        question = Question(
+            prediction_id=prediction_id,
+            patient_id=call.patient_id,
+            as_of=_as_of(call, gathered, service, now),
+            now=now,
+            language=language_of(request, settings.language),
+            mode=settings.mode,
+            zone=settings.zone,
+            page_url=f"{settings.url}/explanations/{prediction_id}" if settings.is_demo else None,
+        )
+        decoded = round(1000 * (time.perf_counter() - decoding), 3)
+        assessment = assess(package, gathered, question)
+    except UnreadableInput as error:
+        raise refused_input(error) from None
+    assessment.timings = {"decode": decoded, **assessment.timings}
+    asked = Asked(
+        organisation=caller.organisation,
+        caller=caller.name,
+        hook=call.hook,
+        hook_instance=call.hook_instance,
+        content_digest=service.privacy.digest(*call.content),
+        fhir_base=call.fhir_server,
+        patient_id=call.patient_id,
+        encounter_id=call.encounter_id,
+        user_id=call.user_id,
+    )
+    return assessment, log_row(assessment, asked, service.privacy)
+
+
+def _as_of(call: HookCall, gathered: Gathered, service: Service, now: float) -> float:
+    """Now; or, where replay is allowed, the moment the request's extension asks for."""
+    wanted = call.extension.get(EXTENSION_AS_OF)
+    if wanted is None:
+        return now
+    field = f"extension.{EXTENSION_AS_OF}"
+    if not service.settings.is_demo:
+        raise BadRequest("replay is not allowed here", field=field)
+    if not isinstance(wanted, str):
+        raise BadRequest("must be a dateTime or 'latest'", field=field)
+    return moment_of(wanted, gathered, service.settings.zone, field)
+
+
+def moment_of(wanted: str, gathered: Gathered, zone: tzinfo, field: str) -> float:
+    """The moment a text means: `latest` for the newest clinical resource, or a FHIR dateTime."""
+    if wanted == "latest":
+        newest = newest_time(gathered, zone)
+        if newest is None or not math.isfinite(newest):
+            raise BadRequest("nothing in the input carries a time", field=field)
+        return newest
+    try:
+        return parse_time(wanted, zone)
+    except ValueError:
+        raise BadRequest("must be a dateTime or 'latest'", field=field) from None
+
+
+def _report(assessment: Assessment, caller: Caller, replayed: bool, started: float) -> None:
+    """One line in the service's log: ids, counts and times, nothing of the patient."""
+    p = assessment.prediction
+    events.log(
+        logging.INFO,
+        "answered",
+        prediction_id=p.prediction_id,
+        service=p.service,
+        caller=caller.name,
+        status=p.status,
+        returned=p.returned,
+        cards=len(p.cards),
+        troubles=len(p.troubles),
+        replayed=replayed,
+        ms=round(1000 * (time.perf_counter() - started), 1),
+    )

@@ -1,0 +1,201 @@
+"""All settings, read in one place from `VARSEL_*` environment variables and passed down as values.
+
+docs/settings.md lists them (a test keeps it complete). Two profiles: `production` (the default)
+refuses to start without its database, keys and callers; `demo` serves on loopback alone, makes its
+own keys in the state folder, and allows synthetic models and replay.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cds_service.errors import SetupError
+
+KEY_BYTES = 32
+
+
+class Settings(BaseSettings):
+    """The installation's settings; the field descriptions are the text of docs/settings.md."""
+
+    model_config = SettingsConfigDict(env_prefix="VARSEL_", frozen=True, extra="ignore")
+
+    profile: Literal["production", "demo"] = Field(
+        "production", description="`production`, or `demo`: loopback only, own keys, replay allowed"
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on; demo allows loopback only")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
+    base_url: str | None = Field(
+        None, description="The service's own URL as clients see it; default http://host:port"
+    )
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL of the prediction log; demo: SQLite in the state folder"
+    )
+    state_dir: Path = Field(
+        Path("var"), description="Folder for what the service itself writes (SQLite, demo keys)"
+    )
+    pseudonym_key: SecretStr | None = Field(
+        None, description="Key of the pseudonyms: 32 bytes in base64; kept outside the database"
+    )
+    seal_key: SecretStr | None = Field(
+        None, description="Key that seals references in the log: 32 bytes in base64"
+    )
+    callers_file: Path | None = Field(
+        None, description="TOML file of the callers allowed in; production needs it"
+    )
+    organisation: str = Field(
+        "demo", description="Organisation of callers that name none (demo only)"
+    )
+    language: Literal["da", "en"] = Field(
+        "da", description="Language of cards where the caller asks for none (Accept-Language)"
+    )
+    timezone: str = Field(
+        "Europe/Copenhagen", description="Zone of times that name none, and of times shown"
+    )
+    mode: Literal["live", "silent"] = Field(
+        "live", description="`silent` computes and logs but shows no model card"
+    )
+    models_dir: Path | None = Field(
+        None, description="Folder with further model packages beside the bundled ones"
+    )
+    allow_synthetic_models: bool = Field(
+        False, description="Whether models trained on synthetic data may be served (demo: always)"
+    )
+    max_body_bytes: int = Field(
+        25_000_000, gt=0, description="Largest request body read, in bytes; more is answered 413"
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("not a time zone of the tz database") from None
+        return value
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether this is the demo profile."""
+        return self.profile == "demo"
+
+    @property
+    def allows_synthetic(self) -> bool:
+        """Whether models trained on synthetic data may be served."""
+        return self.is_demo or self.allow_synthetic_models
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The site's time zone."""
+        return ZoneInfo(self.timezone)
+
+    @property
+    def url(self) -> str:
+        """The service's own URL, without a trailing slash."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (self.base_url or f"http://{host}:{self.port}").rstrip("/")
+
+    @property
+    def database(self) -> str:
+        """The URL of the prediction log."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'varsel.db'}"
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The keys of pseudonyms and seals; demo makes its own and keeps them in the state folder.
+
+        Raises SetupError where a key is missing or not 32 bytes.
+        """
+        if self.pseudonym_key and self.seal_key:
+            return Keys(
+                pseudonym=_key("VARSEL_PSEUDONYM_KEY", self.pseudonym_key.get_secret_value()),
+                seal=_key("VARSEL_SEAL_KEY", self.seal_key.get_secret_value()),
+            )
+        if not self.is_demo:
+            raise SetupError("VARSEL_PSEUDONYM_KEY and VARSEL_SEAL_KEY are not set")
+        return _demo_keys(self.state_dir)
+
+
+class Keys:
+    """The two keys. Never printed."""
+
+    __slots__ = ("pseudonym", "seal")
+
+    def __init__(self, pseudonym: bytes, seal: bytes) -> None:
+        self.pseudonym = pseudonym
+        self.seal = seal
+
+
+def read_settings() -> Settings:
+    """The settings of the environment; SetupError names each variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [
+            f"VARSEL_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
+            for e in error.errors(include_input=False, include_context=False)
+        ]
+        raise SetupError("; ".join(faults)) from None
+
+
+def check_fit_to_serve(settings: Settings) -> None:
+    """Raise SetupError naming everything that keeps this profile from serving."""
+    faults = []
+    if settings.is_demo:
+        if not _is_loopback(settings.host):
+            faults.append("the demo profile serves on loopback only (VARSEL_HOST)")
+    else:
+        needed = {
+            "VARSEL_DATABASE_URL": settings.database_url,
+            "VARSEL_PSEUDONYM_KEY": settings.pseudonym_key,
+            "VARSEL_SEAL_KEY": settings.seal_key,
+            "VARSEL_CALLERS_FILE": settings.callers_file,
+        }
+        faults += [f"{name} is not set" for name, value in needed.items() if value is None]
+    if faults:
+        hint = "" if settings.is_demo else " (for a trial on this machine: VARSEL_PROFILE=demo)"
+        raise SetupError("; ".join(faults) + hint)
+    _ = settings.keys
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _key(name: str, text: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise SetupError(f"{name} is not base64") from None
+    if len(key) != KEY_BYTES:
+        raise SetupError(f"{name} must be {KEY_BYTES} bytes, it is {len(key)}")
+    return key
+
+
+def _demo_keys(state_dir: Path) -> Keys:
+    path = state_dir / "demo-keys.json"
+    if not path.exists():
+        state_dir.mkdir(parents=True, exist_ok=True)
+        made = {
+            name: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
+            for name in ("pseudonym", "seal")
+        }
+        path.touch(mode=0o600, exist_ok=False)
+        path.write_text(json.dumps(made), encoding="utf-8")
+    read = json.loads(path.read_text(encoding="utf-8"))
+    return Keys(_key(str(path), read["pseudonym"]), _key(str(path), read["seal"]))

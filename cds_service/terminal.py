@@ -1,0 +1,92 @@
+"""A prediction as a few lines of terminal text, with a small chart of the contributions."""
+
+from __future__ import annotations
+
+from cds_service.cards import Setting, lacking_texts, said_facts, shown_contributions, signed
+from cds_service.wording import day_and_time, number, shown_unit
+from models.manifest import Manifest
+from models.prediction import HeadPrediction, Prediction
+
+_WIDEST = 16
+_WORDS = {
+    "da": {
+        "as of": "data til", "risk": "risiko", "group": "gruppe", "other": "øvrige",
+        "missing": "mangler", "synthetic": "SYNTETISK MODEL", "no card": "intet kort",
+        "insufficient-data": "ikke beregnet, for få oplysninger; der mangler",
+        "not-eligible": "ikke beregnet, modellen gælder ikke patienten", "check": "KONTROLLÉR NU",
+        "unread": "kunne ikke læses", "below-threshold": "under kortgrænsen",
+    },
+    "en": {
+        "as of": "as of", "risk": "risk", "group": "group", "other": "other",
+        "missing": "missing", "synthetic": "SYNTHETIC MODEL", "no card": "no card",
+        "insufficient-data": "not computed, not enough data; missing",
+        "not-eligible": "not computed, the model is not for this patient", "check": "CHECK NOW",
+        "unread": "could not be read", "below-threshold": "below the card threshold",
+    },
+}  # fmt: skip
+
+
+def terminal_card(manifest: Manifest, p: Prediction, setting: Setting) -> str:
+    """The lines to print for one prediction."""
+    words, language = _WORDS[setting.language], setting.language
+    head_line = f"{p.model.id} {p.model.version}   {words['as of']} "
+    head_line += day_and_time(p.as_of, setting.zone, language)
+    lines = [head_line]
+    for alarm in p.rule_alarms:
+        value = "?" if alarm.value is None else number(alarm.value, 1, language)
+        lines.append(f"  {words['check']}: {alarm.label} {value} {shown_unit(alarm.unit)}")
+    if p.status == "insufficient-data":
+        lacking = "; ".join(lacking_texts(manifest, p, language))
+        lines.append(f"  {words['insufficient-data']}: {lacking}")
+    elif p.status != "scored":
+        lines.append(f"  {words['not-eligible']}: {_reason(manifest, p, language)}")
+    for head in p.heads:
+        lines += _head_lines(manifest, p, head, setting)
+    if p.missing and p.status == "scored":
+        lines.append(f"  {words['missing']}: {', '.join(m.label for m in p.missing)}")
+    if p.troubles:
+        lines.append(f"  {words['unread']}: {'; '.join(_printable(t) for t in p.troubles)}")
+    return "\n".join(lines)
+
+
+def _head_lines(
+    manifest: Manifest, p: Prediction, head: HeadPrediction, setting: Setting
+) -> list[str]:
+    words, language = _WORDS[setting.language], setting.language
+    spec = next(h for h in manifest.heads if h.id == head.head)
+    band = next(b for b in spec.bands if b.id == head.band).label.in_language(language).upper()
+    line = (
+        f"  {words['risk']} {number(100 * head.risk, 1, language)} %   "
+        f"{words['group']} {number(100 * head.reference_risk, 1, language)} %   {band}"
+    )
+    if manifest.synthetic:
+        line += f"   {words['synthetic']}"
+    if p.returned == "below-threshold":
+        line += f"   ({words['below-threshold']})"
+    specs = {feature.name: feature for feature in manifest.features}
+    shown = shown_contributions(head)
+    widest = max((abs(points) for _, points in shown.top), default=1.0) or 1.0
+    name = max((len(c.label) for c, _ in shown.top), default=8) + 1
+    lines = [line]
+    for contribution, points in shown.top:
+        bar = "█" * max(1, round(_WIDEST * abs(points) / widest))
+        arrow = "▲" if points > 0 else "▼"
+        facts = ", ".join(said_facts(contribution, specs, setting))
+        lines.append(
+            f"  {contribution.label:<{name}}{arrow} {bar:<{_WIDEST}} "
+            f"{signed(points, language):>6}   {facts}"
+        )
+    other = signed(shown.other, language)
+    lines.append(f"  {words['other']:<{name}}  {'':<{_WIDEST}} {other:>6}")
+    return lines
+
+
+def _reason(manifest: Manifest, p: Prediction, language: str) -> str:
+    """Why the model is not for the patient, in words where the manifest has them."""
+    texts = {rule.reason: rule.text.in_language(language) for rule in manifest.scope}
+    return texts.get(p.reason or "", p.reason or "")
+
+
+def _printable(text: str) -> str:
+    """The text without anything a terminal would obey."""
+    return "".join(c for c in text if c.isprintable())

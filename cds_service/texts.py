@@ -1,0 +1,124 @@
+"""The fixed texts of cards, page and terminal, in Danish and English.
+
+What belongs to one model stands in its manifest. The words follow docs/glossary.md; contributions
+are never called causes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """One language's texts; names in braces are filled in where they are used."""
+
+    risk_summary: str
+    synthetic_suffix: str
+    natural_frequency: str
+    raised: str
+    lowered: str
+    points: str
+    facts: str
+    nothing_raises: str
+    nothing_lowers: str
+    sum_line: str
+    missing_line: str
+    and_more: str
+    missing_value: str
+    no_date: str
+    footer: str
+    synthetic: str
+    explanation: str
+    insufficient_summary: str
+    insufficient_summary_many: str
+    insufficient_detail: str
+    troubles: str
+    alarm_summary: str
+    alarm_what: str
+    alarm_detail: str
+
+
+DANISH = Texts(
+    risk_summary="{title}: {risk} % (sammenligningsgruppe {reference} %). {band}",
+    synthetic_suffix="SYNTETISK MODEL",
+    natural_frequency=(
+        "**{risk} ud af 100** patienter med samme oplysninger {says}; "
+        "i sammenligningsgruppen er det {reference} ud af 100."
+    ),
+    raised="Bidrog opad",
+    lowered="Bidrog nedad",
+    points="%-point",
+    facts="Oplysninger",
+    nothing_raises="Intet bidrog nævneværdigt opad.",
+    nothing_lowers="Intet bidrog nævneværdigt nedad.",
+    sum_line=(
+        "Øvrige: {other}. Sammenligningsgruppe {reference} % og bidrag {total} giver {risk} %."
+    ),
+    missing_line="**Mangler:** {names}.",
+    and_more=" og {n} til",
+    missing_value="mangler",
+    no_date="uden dato",
+    footer=(
+        "Beslutningsstøtte, ikke en beslutning. Bidrag viser, hvad der vejede i beregningen, "
+        "ikke årsager. Beregnet {computed} på data til {as_of}."
+    ),
+    synthetic="Trænet på SYNTETISKE data: ikke til klinisk brug.",
+    explanation="Se forklaringen",
+    insufficient_summary="{title} er ikke beregnet: der mangler {what}",
+    insufficient_summary_many="{title} er ikke beregnet: der mangler {n} slags oplysninger",
+    insufficient_detail=(
+        "For få oplysninger til en sikker beregning, derfor vises intet tal. "
+        "Beregningen kræver også:"
+    ),
+    troubles="Kunne ikke læses: {what}.",
+    alarm_summary="Kontrollér måling eller patient nu: {what}",
+    alarm_what="{label} {value} {unit} ({time})",
+    alarm_detail=(
+        "{what} ligger uden for det, der kan regnes med ({limit}), og indgår ikke i nogen "
+        "beregning. Enten er målingen forkert, eller også er patienten i fare."
+    ),
+)
+
+ENGLISH = Texts(
+    risk_summary="{title}: {risk} % (comparison group {reference} %). {band}",
+    synthetic_suffix="SYNTHETIC MODEL",
+    natural_frequency=(
+        "**{risk} of 100** patients with the same findings {says}; "
+        "in the comparison group it is {reference} of 100."
+    ),
+    raised="Raised it",
+    lowered="Lowered it",
+    points="points",
+    facts="Findings",
+    nothing_raises="Nothing raised it notably.",
+    nothing_lowers="Nothing lowered it notably.",
+    sum_line=(
+        "Other: {other}. Comparison group {reference} % and contributions {total} give {risk} %."
+    ),
+    missing_line="**Missing:** {names}.",
+    and_more=" and {n} more",
+    missing_value="missing",
+    no_date="undated",
+    footer=(
+        "Decision support, not a decision. Contributions show what weighed in the estimate, "
+        "not causes. Computed {computed} on data up to {as_of}."
+    ),
+    synthetic="Trained on SYNTHETIC data: not for clinical use.",
+    explanation="See the explanation",
+    insufficient_summary="{title} was not computed: {what} missing",
+    insufficient_summary_many="{title} was not computed: {n} kinds of data are missing",
+    insufficient_detail=(
+        "Not enough data for a sound estimate, so no number is shown. It also needs:"
+    ),
+    troubles="Could not be read: {what}.",
+    alarm_summary="Check the measurement or the patient now: {what}",
+    alarm_what="{label} {value} {unit} ({time})",
+    alarm_detail=(
+        "{what} lies outside what can be relied on ({limit}) and enters no estimate. Either the "
+        "measurement is wrong or the patient is in danger."
+    ),
+)
+
+TEXTS: Mapping[str, Texts] = {"da": DANISH, "en": ENGLISH}

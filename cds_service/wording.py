@@ -1,0 +1,78 @@
+"""Numbers, dates and escapes as people read them, in Danish and English.
+
+Decimal comma and space before the per cent sign in Danish (12,5 %), dates 21.11.2026, 24-hour
+clock. Everything that could hold a character from outside passes `plain` before it is shown.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from datetime import datetime, tzinfo
+
+from fhir_adapters.clock import parse_time, to_datetime
+
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>()#+!|~&]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_UNITS = {
+    "umol/L": "µmol/L", "10*9/L": "10⁹/L", "mm[Hg]": "mmHg", "Cel": "°C",
+    "a": "", "1": "", "{score}": "",
+}  # fmt: skip
+
+
+def number(value: float, decimals: int, language: str) -> str:
+    """A number with a fixed count of decimals; a true minus sign, never minus zero."""
+    text = f"{value:.{decimals}f}"
+    if float(text) == 0.0:
+        text = text.lstrip("-")
+    text = text.replace("-", "−")
+    return text if language == "en" else text.replace(".", ",")
+
+
+def shown_unit(unit: str) -> str:
+    """A UCUM unit as printed."""
+    return _UNITS.get(unit, unit)
+
+
+def day(moment: str, zone: tzinfo, language: str) -> str:
+    """The day of an ISO instant."""
+    at = to_datetime(parse_time(moment), zone)
+    return at.strftime("%Y-%m-%d") if language == "en" else at.strftime("%d.%m.%Y")
+
+
+def day_and_time(moment: str, zone: tzinfo, language: str) -> str:
+    """Day and time of an ISO instant."""
+    at: datetime = to_datetime(parse_time(moment), zone)
+    if language == "en":
+        return at.strftime("%Y-%m-%d %H:%M")
+    return at.strftime("%d.%m.%Y kl. %H.%M")
+
+
+def plain(text: str, longest: int = 60) -> str:
+    """Text from outside made harmless: no control or bidirectional characters, markup escaped."""
+    cleaned = _CONTROL.sub("", text)[:longest]
+    return _MARKUP.sub(lambda found: "\\" + found.group(0), cleaned)
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def rounded_to_sum(parts: Sequence[float], total: float, decimals: int = 1) -> list[float]:
+    """The parts rounded so that they add up to the rounded total (largest remainder method).
+
+    A part moves by less than one unit of the last decimal from its own rounding down; so what a
+    reader adds up on a card is what the card says.
+    """
+    scale = 10**decimals
+    target = round(total * scale)
+    floors = [math.floor(part * scale) for part in parts]
+    short = target - sum(floors)
+    by_remainder = sorted(range(len(parts)), key=lambda i: (floors[i] - parts[i] * scale, i))
+    for i in (by_remainder * 2)[: max(0, short)]:
+        floors[i] += 1
+    for i in list(reversed(by_remainder))[: max(0, -short)]:
+        floors[i] -= 1
+    return [floor / scale for floor in floors]
