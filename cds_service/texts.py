@@ -27,6 +27,8 @@ class Texts:
     missing_line: str
     and_more: str
     missing_value: str
+    yes: str
+    no: str
     no_date: str
     footer: str
     synthetic: str
@@ -59,6 +61,8 @@ DANISH = Texts(
     missing_line="**Mangler:** {names}.",
     and_more=" og {n} til",
     missing_value="mangler",
+    yes="ja",
+    no="nej",
     no_date="uden dato",
     footer=(
         "Beslutningsstøtte, ikke en beslutning. Bidrag viser, hvad der vejede i beregningen, "
@@ -100,6 +104,8 @@ ENGLISH = Texts(
     missing_line="**Missing:** {names}.",
     and_more=" and {n} more",
     missing_value="missing",
+    yes="yes",
+    no="no",
     no_date="undated",
     footer=(
         "Decision support, not a decision. Contributions show what weighed in the estimate, "

@@ -42,8 +42,10 @@ def day(moment: str, zone: tzinfo, language: str) -> str:
 
 
 def day_and_time(moment: str, zone: tzinfo, language: str) -> str:
-    """Day and time of an ISO instant."""
+    """Day and time of an ISO instant; the day alone at midnight, as FHIR dates are kept."""
     at: datetime = to_datetime(parse_time(moment), zone)
+    if (at.hour, at.minute) == (0, 0):  # a date, not a moment of the day
+        return day(moment, zone, language)
     if language == "en":
         return at.strftime("%Y-%m-%d %H:%M")
     return at.strftime("%d.%m.%Y kl. %H.%M")

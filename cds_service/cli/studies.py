@@ -108,7 +108,8 @@ def drift(
     reference = pd.DataFrame(rows, columns=names)
     reference["risk"] = package.heads[0].trees.risk(reference[package.columns].to_numpy())
     columns = [
-        Column(f.name, f.label.en, _kind(reference[f.name])) for f in package.manifest.inputs
+        Column(f.name, f.label.en, "binary" if f.yes_no else "numeric")
+        for f in package.manifest.inputs
     ]
     columns.append(Column("risk", "Risk", "numeric"))
     try:
@@ -170,10 +171,6 @@ def _logged(model: str, since: str) -> tuple[Package, pd.DataFrame]:
     frame = pd.DataFrame(rows, columns=columns)
     numeric = [c for c in columns if c != "patient"]
     return package, frame.astype(dict.fromkeys(numeric, "float64"))
-
-
-def _kind(column: pd.Series) -> Any:
-    return "binary" if set(column.dropna().unique()) <= {0.0, 1.0} else "numeric"
 
 
 def _facts(package: Package) -> ModelFacts:

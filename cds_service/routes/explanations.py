@@ -6,7 +6,7 @@ nothing is loaded from elsewhere.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import anyio.to_thread
@@ -23,7 +23,7 @@ from cds_service.texts import TEXTS
 from cds_service.web import service_of
 from cds_service.wording import day_and_time, number, shown_unit
 from models.package import Package
-from models.prediction import Prediction
+from models.prediction import FeatureContribution, Prediction
 
 router = APIRouter(tags=["Explanations"])
 InService = Annotated[Service, Depends(service_of)]
@@ -76,13 +76,24 @@ async def _read(service: Service, prediction_id: UUID) -> Prediction:
 def render_page(prediction: Prediction, package: Package | None, service: Service) -> str:
     """The page of a prediction, in the language it was made in."""
     language, zone = prediction.language, service.settings.zone
-    decimals = {f.name: f.decimals for f in package.manifest.features} if package else {}
+    specs = {f.name: f for f in package.manifest.features} if package else {}
 
-    def value_text(feature: Any) -> str:
+    def value_text(feature: FeatureContribution) -> str:
+        spec = specs.get(feature.name)
         if feature.value is None:
             return ""
-        text = number(feature.value, decimals.get(feature.name, 1), language)
+        if spec is not None and spec.yes_no:
+            return TEXTS[language].yes if feature.value else TEXTS[language].no
+        text = number(feature.value, spec.decimals if spec else 1, language)
         return f"{text} {shown_unit(feature.unit)}".strip()
+
+    def original_text(feature: FeatureContribution) -> str:
+        """What the record said, where that reads otherwise than the value."""
+        if feature.original is None:
+            return ""
+        text = f"{feature.original:g}".replace(".", "." if language == "en" else ",")
+        said = f"{text} {feature.original_unit or ''}".strip()
+        return "" if said == value_text(feature) else said
 
     return _PAGES.get_template(f"explanation.{language}.html").render(
         p=prediction,
@@ -93,5 +104,6 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         points=lambda points: signed(points, language),
         when=lambda moment: day_and_time(moment, zone, language) if moment else "",
         value_text=value_text,
+        original_text=original_text,
         cards=prediction.cards,
     )

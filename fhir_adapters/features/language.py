@@ -54,6 +54,7 @@ class FeatureSpec(
     `of`: concepts, or `stay`, `contact`, `medication`, `procedure`, `episode_of_care`; for the
     recipe `patient` an attribute of the patient, for `index` one of the index stay. `from`: other
     features, for derived ones. `category` None: the feature serves others and is no model input.
+    `yes_no`: 1 is yes and 0 is no.
     """
 
     name: str
@@ -82,6 +83,7 @@ class FeatureSpec(
     monotone: Literal[-1, 0, 1] = 0
     unit: str = ""
     decimals: int = 0
+    yes_no: bool = False
     say: Text | None = None
     say_none: Text | None = None
     reference: Text | None = None

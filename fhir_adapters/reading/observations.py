@@ -1,0 +1,136 @@
+"""Observations: measurements, scores and coded findings, alone, in panels and derived."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fhir_adapters import resources as r
+from fhir_adapters.reading.shared import WITHDRAWN, Found, Reading
+from fhir_adapters.record import Fact, FactStatus
+from fhir_adapters.references import reference_key
+from fhir_adapters.units import to_concept_unit
+
+COUNTS = frozenset({"final", "amended", "corrected", "preliminary"})
+"""FHIR R4 ObservationStatus that holds a result; others, and none, do not."""
+
+UCUM = "http://unitsofmeasure.org"
+YES = frozenset({"373066001", "LA33-6", "Y", "true", "52101004"})  # SNOMED CT, LOINC, v2-0136
+NO = frozenset({"373067005", "LA32-8", "N", "false", "2667000"})
+_DERIVED = frozenset({"derived"})
+_UNTAGGED: frozenset[str] = frozenset()
+
+
+def read_observations(reading: Reading) -> None:
+    """Every observation of a wanted concept that counts, as facts."""
+    voided = _withdrawn_results(reading)
+    for o in reading.gathered.of("Observation"):
+        found = reading.meanings(o.code)
+        if not found and not o.component:
+            continue
+        if o.status not in COUNTS or (voided and f"Observation/{o.id}" in voided):
+            continue
+        parts: list[tuple[Found, r.Observation | r.ObservationComponent]]
+        parts = [(one, o) for one in found]
+        for component in o.component or ():
+            parts += [(one, component) for one in reading.meanings(component.code)]
+        if parts and reading.is_own("Observation", o.subject):
+            _add(reading, o, parts)
+
+
+def _withdrawn_results(reading: Reading) -> frozenset[str]:
+    """The results of reports that were withdrawn."""
+    reports: Iterable[r.DiagnosticReport] = reading.gathered.of("DiagnosticReport")
+    urls = reading.gathered.ids_by_full_url
+    keys = (
+        reference_key(result.reference, urls)
+        for report in reports
+        if report.status in WITHDRAWN
+        for result in report.result or ()
+    )
+    return frozenset(key for key in keys if key)
+
+
+def _add(
+    reading: Reading,
+    o: r.Observation,
+    parts: list[tuple[Found, r.Observation | r.ObservationComponent]],
+) -> None:
+    start = _observed_at(reading, o)
+    if start is None:
+        reading.no_time("Observation", "Observation without a time")
+        return
+    issued = reading.time(o.issued, "Observation")
+    known = start if issued is None or issued < start else issued
+    source = f"Observation/{o.id}"
+    tags = _DERIVED if o.derived_from else _UNTAGGED
+    for (concept, own_unit, code), part in parts:
+        worth = _worth(reading, part, concept, own_unit)
+        if worth is not None:
+            value, status, original, unit = worth
+            reading.add(
+                Fact(
+                    concept, start, start, known, value, status, original, unit, source, code, tags
+                )
+            )
+
+
+def _observed_at(reading: Reading, o: r.Observation) -> float | None:
+    period = o.effective_period
+    text = (
+        o.effective_date_time
+        or o.effective_instant
+        or (period and (period.start or period.end))
+        or o.issued
+    )
+    return reading.time(text, "Observation")
+
+
+_Worth = tuple[float | None, FactStatus, float | None, str]
+"""Value in the concept's unit, whether it may be used, and what stood there with its unit."""
+
+
+def _worth(
+    reading: Reading,
+    part: r.Observation | r.ObservationComponent,
+    concept: str,
+    own_unit: str | None,
+) -> _Worth | None:
+    """What an observation, or a part of one, is worth; None where it holds no value."""
+    if part.value_quantity is not None:
+        return _quantity(reading, part.value_quantity, concept, own_unit)
+    if part.value_integer is not None:
+        return _judged(reading, float(part.value_integer), concept, float(part.value_integer), "")
+    if part.value_boolean is not None:
+        return float(part.value_boolean), "ok", None, ""
+    if part.value_codeable_concept is not None:
+        return _coded(reading, part.value_codeable_concept, concept)
+    return None
+
+
+def _quantity(reading: Reading, q: r.Quantity, concept: str, own_unit: str | None) -> _Worth | None:
+    if q.value is None:
+        return None
+    unit = q.code if q.code and q.system == UCUM else (q.unit or q.code)
+    converted = to_concept_unit(q.value, unit, reading.table.concept(concept), own_unit)
+    if converted.value is None:
+        return None, "refused-unit", q.value, unit or ""
+    return _judged(reading, converted.value, concept, q.value, unit or "")
+
+
+def _judged(reading: Reading, value: float, concept: str, original: float, unit: str) -> _Worth:
+    known = reading.table.concept(concept)
+    low, high = known.plausible_low, known.plausible_high
+    out = (low is not None and value < low) or (high is not None and value > high)
+    return value, "implausible" if out else "ok", original, unit
+
+
+def _coded(reading: Reading, coded: r.CodeableConcept, concept: str) -> _Worth | None:
+    for coding in coded.coding or ():
+        worth = reading.table.answer_of(concept, coding.system, coding.code)
+        if worth is not None:
+            return worth, "ok", None, ""
+        if coding.code in YES:
+            return 1.0, "ok", None, ""
+        if coding.code in NO:
+            return 0.0, "ok", None, ""
+    return None

@@ -1,0 +1,126 @@
+"""What the reading of every kind of resource shares: whose it is, when it was, what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import tzinfo
+
+from fhir_adapters import resources as r
+from fhir_adapters.clock import end_of, parse_time
+from fhir_adapters.codes import CodeTable
+from fhir_adapters.decode import Gathered, Trouble
+from fhir_adapters.reading.wanted import Wanted
+from fhir_adapters.record import Fact
+from fhir_adapters.references import refers_to_patient
+
+WITHDRAWN = frozenset({"entered-in-error", "cancelled"})
+
+Found = tuple[str, str | None, str]
+"""A wanted concept, the unit its code implies, and the code."""
+
+_NOTHING: tuple[Found, ...] = ()
+
+
+def codings(concepts: Iterable[r.CodeableConcept | None] | None) -> Iterator[r.Coding]:
+    """All codings of some CodeableConcepts."""
+    for concept in concepts or ():
+        yield from (concept and concept.coding) or ()
+
+
+class Reading:
+    """One record being read: the facts found so far, the troubles met, and two small memories
+    (texts to times, codings to wanted concepts), because records repeat themselves."""
+
+    def __init__(
+        self,
+        gathered: Gathered,
+        wanted: Wanted,
+        *,
+        patient_id: str,
+        table: CodeTable,
+        zone: tzinfo,
+    ) -> None:
+        self.gathered = gathered
+        self.wanted = wanted
+        self.patient_id = patient_id
+        self.table = table
+        self.zone = zone
+        self.facts: dict[str, list[Fact]] = {}
+        self.troubles: list[Trouble] = []
+        self._own = {None, f"Patient/{patient_id}", f"urn:uuid:{patient_id}"}
+        self._times: dict[str, float] = {}
+        self._meanings: dict[tuple[str | None, str | None], tuple[Found, ...]] = {}
+
+    def add(self, fact: Fact) -> None:
+        """Keep a fact."""
+        kept = self.facts.get(fact.concept)
+        if kept is None:
+            self.facts[fact.concept] = [fact]
+        else:
+            kept.append(fact)
+
+    def no_time(self, kind: str, text: str) -> None:
+        """Note a resource left out, or read without a time, because its time is missing."""
+        self.troubles.append(Trouble(kind, "no-time", text))
+
+    def is_own(self, kind: str, subject: r.Reference | None) -> bool:
+        """Whether a resource belongs to the patient; if not, it is named and left out."""
+        reference = subject.reference if subject else None
+        if reference in self._own:
+            return True
+        if refers_to_patient(reference, self.patient_id, self.gathered.ids_by_full_url):
+            self._own.add(reference)
+            return True
+        self.troubles.append(
+            Trouble(kind, "wrong-patient", f"{kind} of another patient was left out")
+        )
+        return False
+
+    def time(self, text: str | None, kind: str) -> float | None:
+        """The moment a text means; None where there is none, or none that can be read."""
+        if not text:
+            return None
+        known = self._times.get(text)
+        if known is not None:
+            return known
+        try:
+            moment = parse_time(text, self.zone)
+        except ValueError:
+            self.no_time(kind, f"{kind}: a time could not be read")
+            return None
+        self._times[text] = moment
+        return moment
+
+    def end(self, text: str | None, otherwise: float) -> float:
+        """The last moment a text means; `otherwise` where there is none that can be read."""
+        if not text:
+            return otherwise
+        try:
+            return end_of(text, self.zone)
+        except ValueError:
+            return otherwise
+
+    def meanings(self, codeable: r.CodeableConcept | None) -> tuple[Found, ...] | list[Found]:
+        """The wanted concepts among all codings, each once."""
+        if codeable is None or not codeable.coding:
+            return _NOTHING
+        if len(codeable.coding) == 1:
+            return self._meaning(codeable.coding[0])
+        found: dict[str, Found] = {}
+        for coding in codeable.coding:
+            for one in self._meaning(coding):
+                found.setdefault(one[0], one)
+        return list(found.values())
+
+    def _meaning(self, coding: r.Coding) -> tuple[Found, ...]:
+        key = (coding.system, coding.code)
+        known = self._meanings.get(key)
+        if known is None:
+            coded = self.table.concepts_of(coding.system, coding.code)
+            known = tuple(
+                (c.concept, c.own_unit, coding.code or "")
+                for c in coded
+                if c.concept in self.wanted.concepts
+            )
+            self._meanings[key] = known
+        return known
