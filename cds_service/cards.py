@@ -38,6 +38,8 @@ LONGEST_SUMMARY = 139  # CDS Hooks: fewer than 140 characters
 MOST_RAISING, MOST_LOWERING, MOST_FACTS, MOST_MISSING = 3, 2, 3, 6
 SMALLEST_SHOWN = 0.05
 """Percentage points below which a contribution would be printed as 0,0."""
+MANY_MISSING = 0.25
+"""Share of the model's features from which a card says that the estimate is weaker for it."""
 TOPIC_SYSTEM = "https://varsel.dk/fhir/CodeSystem/topic"
 
 
@@ -164,7 +166,7 @@ def _risk_detail(
             risk=number(100 * head.risk, 1, language),
         )
     )
-    missing = _missing_line(prediction, setting)
+    missing = _missing_line(manifest, prediction, setting)
     if missing:
         parts.append(missing)
     parts.append(_footer(manifest, prediction, setting))
@@ -219,10 +221,14 @@ def _table(
 def said_facts(
     contribution: Contribution, specs: Mapping[str, FeatureSpec], setting: Setting
 ) -> list[str]:
-    """The facts that weigh most in a category, as phrases, in the direction of the category."""
+    """The facts that weigh most in a category, as phrases, in the direction of the category.
+
+    What is known comes before what is missing, whatever they weigh.
+    """
     towards = [f for f in contribution.features if f.points * contribution.points > 0]
-    visible = [f for f in towards if abs(f.points) >= SMALLEST_SHOWN]
-    return [say(f, specs, setting) for f in (visible or towards)[:MOST_FACTS]]
+    visible = [f for f in towards if abs(f.points) >= SMALLEST_SHOWN] or towards
+    ordered = sorted(visible, key=lambda f: f.value is None)
+    return [say(f, specs, setting) for f in ordered[:MOST_FACTS]]
 
 
 def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setting) -> str:
@@ -230,7 +236,8 @@ def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setti
     spec, language = specs[f.name], setting.language
     if f.value is None:
         return f"{f.label}: {setting.texts.missing_value}"
-    phrase = spec.say_none if f.value == 0.0 and spec.say_none else spec.say
+    never = spec.never is not None and f.value == spec.never and f.findings == 0
+    phrase = spec.say_none if spec.say_none and (f.value == 0.0 or never) else spec.say
     if phrase is None:
         return f"{f.label} {number(f.value, spec.decimals, language)} {shown_unit(spec.unit)}"
     made_from = specs[spec.from_[0]] if spec.from_ else spec
@@ -243,7 +250,7 @@ def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setti
     )
 
 
-def _missing_line(prediction: Prediction, setting: Setting) -> str:
+def _missing_line(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:
     labels = [m.label for m in prediction.missing]
     if not labels:
         return ""
@@ -254,7 +261,9 @@ def _missing_line(prediction: Prediction, setting: Setting) -> str:
     more = len(labels) - MOST_MISSING
     if more > 0:
         named += setting.texts.and_more.format(n=more)
-    return setting.texts.missing_line.format(names=named)
+    line = setting.texts.missing_line.format(names=named)
+    weak = len(labels) >= MANY_MISSING * len(manifest.inputs)
+    return f"{line} {setting.texts.weak}" if weak else line
 
 
 def _footer(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cds_service.cards import Setting, lacking_texts, said_facts, shown_contributions, signed
+from cds_service.texts import TEXTS
 from cds_service.wording import day_and_time, number, shown_unit
 from models.manifest import Manifest
 from models.prediction import HeadPrediction, Prediction
@@ -84,7 +85,8 @@ def _head_lines(
 def _reason(manifest: Manifest, p: Prediction, language: str) -> str:
     """Why the model is not for the patient, in words where the manifest has them."""
     texts = {rule.reason: rule.text.in_language(language) for rule in manifest.scope}
-    return texts.get(p.reason or "", p.reason or "")
+    known = {**TEXTS[language].reasons, **texts}
+    return known.get(p.reason or "", p.reason or "")
 
 
 def _printable(text: str) -> str:

@@ -26,6 +26,8 @@ class Texts:
     sum_line: str
     missing_line: str
     and_more: str
+    weak: str
+    reasons: Mapping[str, str]
     missing_value: str
     yes: str
     no: str
@@ -60,6 +62,12 @@ DANISH = Texts(
     ),
     missing_line="**Mangler:** {names}.",
     and_more=" og {n} til",
+    weak="Så meget mangler, at prognosen er svagere end ellers.",
+    reasons={
+        "deceased": "patienten er registreret død",
+        "no-index-stay": "ingen indlæggelse nu eller afsluttet inden for det seneste døgn",
+        "stay-too-short": "indlæggelsen har varet under 12 timer",
+    },
     missing_value="mangler",
     yes="ja",
     no="nej",
@@ -103,6 +111,12 @@ ENGLISH = Texts(
     ),
     missing_line="**Missing:** {names}.",
     and_more=" and {n} more",
+    weak="So much is missing that the estimate is weaker than it would be.",
+    reasons={
+        "deceased": "the patient is recorded as deceased",
+        "no-index-stay": "no stay now, and none that ended within the last day",
+        "stay-too-short": "the stay has lasted less than 12 hours",
+    },
     missing_value="missing",
     yes="yes",
     no="no",

@@ -24,6 +24,8 @@ from fhir_adapters.errors import UnreadableInput, WrongFhirVersion
 from fhir_adapters.references import last_segments
 
 AnswerState = Literal["complete", "partial", "absent", "failed"]
+NO_MATCH = frozenset({"outcome", "include"})
+"""Bundle.entry.search.mode of entries that are not hits of the query themselves."""
 EPIC_NO_RESULTS = "4101"
 """Epic's warning in an otherwise empty searchset: "Resource request returns no results"."""
 
@@ -139,7 +141,7 @@ def kind_of(raw: bytes | memoryview) -> str | None:
     found = _TYPE_FIRST.match(raw)
     if found:
         return found.group(1).decode()
-    kind: r.Kind = read(_KIND, raw, "$")
+    kind: r.Kind = read(_KIND, raw, "")
     return kind.resource_type
 
 
@@ -162,7 +164,7 @@ def _path_in(message: str) -> str:
 
 
 def _join(where: str, path: str) -> str:
-    return (where + path).replace("$.", "").replace("[...]", "[*]")
+    return (where + path).lstrip(".").replace("[...]", "[*]")
 
 
 def _bundle(raw: bytes | memoryview, where: str) -> r.Bundle:
@@ -184,8 +186,8 @@ def _add_prefetch_value(
         elif kind == "Bundle":
             bundle = _bundle(raw, where)
             before = len(gathered.troubles)
-            _add_bundle(gathered, bundle, where=where)
-            answer = _answer_of(bundle, expected, len(gathered.troubles) > before)
+            found = _add_bundle(gathered, bundle, where=where)
+            answer = _answer_of(bundle, expected, found, len(gathered.troubles) > before)
         else:
             answer = _single(gathered, raw, where, kind, expected)
     except WrongFhirVersion:
@@ -205,12 +207,13 @@ def _single(
 ) -> QueryAnswer:
     if kind is None:
         raise UnreadableInput("no resourceType", field=f"{where}.resourceType")
-    read_well = _add_resource(gathered, raw, where)
+    before = len(gathered.troubles)
+    _add_resource(gathered, raw, where)
     if expected and kind != expected.resource_type:
         reason = f"expected {expected.resource_type}, got {kind}"
         gathered.troubles.append(Trouble(where, "skipped", reason))
         return QueryAnswer("failed", reason=reason)
-    if not read_well:
+    if len(gathered.troubles) > before:
         return QueryAnswer("failed", reason="unreadable")
     return QueryAnswer("complete", UNDATED, 1)
 
@@ -232,10 +235,13 @@ def _says_no_results(outcome: r.OperationOutcome) -> bool:
     return EPIC_NO_RESULTS in codes
 
 
-def _answer_of(bundle: r.Bundle, expected: ExpectedQuery | None, had_trouble: bool) -> QueryAnswer:
-    matches = [e for e in bundle.entry or () if not (e.search and e.search.mode == "outcome")]
-    failures = [e for e in bundle.entry or () if e.search and e.search.mode == "outcome"]
-    count = len(matches)
+def _answer_of(
+    bundle: r.Bundle, expected: ExpectedQuery | None, matches: list[Any], had_trouble: bool
+) -> QueryAnswer:
+    """How completely a Bundle answers its query; `matches`: its resources, in their order."""
+    entries = bundle.entry or ()
+    failures = [e for e in entries if e.search and e.search.mode == "outcome"]
+    count = len(entries) - sum(1 for e in entries if e.search and e.search.mode in NO_MATCH)
     if any(not _is_no_results_entry(entry) for entry in failures):
         return QueryAnswer("partial", OPEN, count, "the answer carries an OperationOutcome")
     if had_trouble:
@@ -257,24 +263,9 @@ def _is_no_results_entry(entry: r.Entry) -> bool:
     return _says_no_results(outcome)
 
 
-class _Dated(r.Element):
-    effective_date_time: str | None = None
-    effective_instant: str | None = None
-    effective_period: r.Period | None = None
-    period: r.Period | None = None
-    performed_date_time: str | None = None
-    performed_period: r.Period | None = None
-    authored_on: str | None = None
-    recorded_date: str | None = None
-    authored: str | None = None
-
-
-_DATED = msgspec.json.Decoder(_Dated)
-
-
-def _covered_from(entries: list[r.Entry]) -> float:
-    """The oldest entry's time, if the page really came newest first; otherwise nothing is sure."""
-    times = [_time_of(entry) for entry in entries]
+def _covered_from(resources: list[Any]) -> float:
+    """The oldest one's time, if the page really came newest first; otherwise nothing is sure."""
+    times = [_time_of(resource) for resource in resources]
     known = [time for time in times if time is not None]
     if len(known) != len(times) or not known:
         return OPEN
@@ -282,60 +273,74 @@ def _covered_from(entries: list[r.Entry]) -> float:
     return known[-1] if in_order else OPEN
 
 
-def _time_of(entry: r.Entry) -> Seconds | None:
-    if not memoryview(entry.resource):
-        return None
-    dated: _Dated = read(_DATED, memoryview(entry.resource), "entry.resource")
-    periods = (dated.effective_period, dated.period, dated.performed_period)
-    texts = (
-        dated.effective_date_time,
-        dated.effective_instant,
-        dated.performed_date_time,
-        dated.authored_on,
-        dated.recorded_date,
-        dated.authored,
-        *(period.start for period in periods if period),
-    )
-    text = next((text for text in texts if text), None)
-    try:
-        return parse_time(text) if text else None
-    except ValueError:
-        return None
+_SORTED_BY: dict[type, tuple[str, ...]] = {
+    r.Observation: ("effective_date_time", "effective_instant", "effective_period"),
+    r.Encounter: ("period",),
+    r.Condition: ("recorded_date",),
+    r.Procedure: ("performed_date_time", "performed_period"),
+    r.MedicationRequest: ("authored_on",),
+    r.MedicationStatement: ("effective_date_time", "effective_period"),
+    r.MedicationAdministration: ("effective_date_time", "effective_period"),
+    r.QuestionnaireResponse: ("authored",),
+}
+"""The elements that FHIR's search parameters `date`, `recorded-date`, `authoredon`, `effective` and
+`authored` sort by."""
 
 
-def _add_bundle(gathered: Gathered, bundle: r.Bundle, where: str) -> None:
+def _time_of(resource: Any) -> Seconds | None:
+    for name in _SORTED_BY.get(type(resource), ()):
+        said = getattr(resource, name)
+        text = said.start if isinstance(said, r.Period) else said
+        if text:
+            try:
+                return parse_time(text)
+            except ValueError:
+                return None
+    return None
+
+
+def _add_bundle(gathered: Gathered, bundle: r.Bundle, where: str) -> list[Any]:
+    """The hits of a Bundle that could be read, in their order, all kept in `gathered`."""
+    hits = []
     for number, entry in enumerate(bundle.entry or ()):
+        mode = entry.search.mode if entry.search else None
         raw = memoryview(entry.resource)
-        if raw and not (entry.search and entry.search.mode == "outcome"):
-            _add_resource(gathered, raw, f"{where}.entry[{number}]", entry.full_url)
+        if raw and mode != "outcome":
+            resource = _add_resource(gathered, raw, where, number=number, full_url=entry.full_url)
+            if resource is not None and mode not in NO_MATCH:
+                hits.append(resource)
+    return hits
 
 
 def _add_resource(
     gathered: Gathered,
     raw: bytes | memoryview,
     where: str,
+    *,
+    number: int | None = None,
     full_url: str | None = None,
-) -> bool:
-    """Whether the resource was read, or is of a type that need not be."""
+) -> Any:
+    """The resource, kept in `gathered`; None where it could not be read, or need not be."""
     try:
-        kind = _known_kind(raw, where)
+        kind = _known_kind(raw)
         decoder = _DECODERS.get(kind)
         if decoder is None:
-            return True
-        _refuse_older_release(gathered, kind, raw, where)
-        resource = read(decoder, raw, where)
-    except WrongFhirVersion:
-        raise
+            return None
+        _refuse_older_release(gathered, kind, raw)
+        resource = read(decoder, raw, "")
     except UnreadableInput as error:
-        gathered.troubles.append(Trouble(error.field or where, "unreadable", str(error)))
-        return False
+        place = where if number is None else f"{where}.entry[{number}].resource"
+        path = f"{place}.{error.field}" if error.field else place
+        if isinstance(error, WrongFhirVersion):
+            raise WrongFhirVersion(str(error), field=path) from None
+        gathered.troubles.append(Trouble(path, "unreadable", str(error).split(" - at ")[0]))
+        return None
     gathered.resources.setdefault(kind, []).append(resource)
-    if full_url and resource.id:
+    if full_url:
+        if not resource.id:
+            resource.id = last_segments(full_url, 1)
         gathered.ids_by_full_url[full_url] = f"{kind}/{resource.id}"
-    elif full_url:
-        resource.id = last_segments(full_url, 1)
-        gathered.ids_by_full_url[full_url] = f"{kind}/{resource.id}"
-    return True
+    return resource
 
 
 _OLDER_TYPES = {"MedicationOrder": "DSTU2", "DiagnosticOrder": "DSTU2", "ReferralRequest": "STU3"}
@@ -361,32 +366,30 @@ _OLDER_SHAPES: dict[str, tuple[tuple[str, type], ...]] = {
 }
 
 
-def _known_kind(raw: bytes | memoryview, where: str) -> str:
+def _known_kind(raw: bytes | memoryview) -> str:
     """The type of a resource; refused where it has none, or one that R4 does not have."""
     kind = kind_of(raw)
     if kind is None:
-        raise UnreadableInput("no resourceType", field=f"{where}.resourceType")
+        raise UnreadableInput("no resourceType", field="resourceType")
     if kind in _OLDER_TYPES:
         raise WrongFhirVersion(
             f"{kind} is FHIR {_OLDER_TYPES[kind]}; this service speaks FHIR R4",
-            field=f"{where}.resourceType",
+            field="resourceType",
         )
     return kind
 
 
-def _refuse_older_release(
-    gathered: Gathered, kind: str, raw: bytes | memoryview, where: str
-) -> None:
+def _refuse_older_release(gathered: Gathered, kind: str, raw: bytes | memoryview) -> None:
     """Raise WrongFhirVersion where one of the first resources of a type has an older form."""
     looked = gathered.looked_at.get(kind, 0)
     if kind not in _OLDER_SHAPES or looked >= _SHAPES_LOOKED_AT:
         return
     gathered.looked_at[kind] = looked + 1
-    shape = read(_SHAPE, raw, where)
+    shape = read(_SHAPE, raw, "")
     for name, older in _OLDER_SHAPES[kind]:
         if isinstance(getattr(shape, name), older):
             field_name = {"class_": "class", "clinical_status": "clinicalStatus"}.get(name, name)
             raise WrongFhirVersion(
                 f"{kind}.{field_name} has the form of FHIR DSTU2 or STU3; this service speaks R4",
-                field=f"{where}.{field_name}",
+                field=field_name,
             )

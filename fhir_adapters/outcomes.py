@@ -2,7 +2,8 @@
 
 An acute readmission is an acute stay of at least twelve hours that begins more than the linking
 gap, and at most `within_days`, after the index stay ended. Death before it is a competing event.
-Where the data end before the horizon does, the outcome is censored, never "no event".
+Where the data end before the horizon does, the outcome is censored, event or not: to keep only the
+events among the incompletely followed would make the outcome look more frequent than it is.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def find_readmission(
     acute leaves the outcome unknown.
     """
     horizon = index_end + within_days * DAY_S
+    if data_until < horizon:
+        return Outcome("censored", reason="the data end before the horizon")
     later = [
         stay
         for stay in link_stays(record.contacts, rule, data_until)
@@ -58,8 +61,6 @@ def find_readmission(
         return Outcome("censored", reason="a readmission does not say whether it was acute")
     if acute is not None:
         return Outcome("event", (acute.start - index_end) / DAY_S)
-    if data_until < horizon:
-        return Outcome("censored", reason="the data end before the horizon")
     return Outcome("no-event")
 
 

@@ -120,7 +120,12 @@ class CohortRule(_Part, frozen=True):
 
 
 class Training(_Part, frozen=True):
-    """How the package was trained, so that anybody can train it again."""
+    """How the package was trained, so that anybody can train it again.
+
+    `mask_share`: the share of values hidden at random in the copy of the rows that is fitted beside
+    them, of each feature alone and of each category together, so that a value nobody sent weighs
+    as little as can be.
+    """
 
     seed: int
     rounds: int
@@ -133,6 +138,7 @@ class Training(_Part, frozen=True):
     early_stopping_rounds: int
     test_share: float = 0.25
     calibration_share: float = 0.15
+    mask_share: float = 0.0
 
 
 class Manifest(_Part, frozen=True):

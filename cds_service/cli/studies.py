@@ -77,7 +77,7 @@ def validate(
         model=_facts(package),
         plan=f"Outcome: {head.outcome}. Every eligible index stay of the data, features and "
         "eligibility computed as when serving.",
-        data={"folder": data.name, "sha256": _digest(data)},
+        data={data.name: _digest(data)},
         software_version=__version__,
         made_at=datetime.now(UTC),
     )
