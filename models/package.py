@@ -38,7 +38,7 @@ from models.trees import Trees
 
 SUMS = "SHA256SUMS"
 UNUSUAL_LOW, UNUSUAL_HIGH = 1.0, 99.0
-"""Percentiles of the training sample outside which a value is called unusual (CLINICAL 5.7)."""
+"""Percentiles of the training sample outside which a value is called unusual."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,7 +171,7 @@ def _why_missing(value: FeatureValue) -> str:
 def implausible_alarms(row: FeatureRow, language: str) -> list[shape.RuleAlarm]:
     """An alarm for every newest measurement outside what can be: check it, or the patient, now.
 
-    An SpO2 of 48 or a potassium of 9.2 may be true (CLINICAL 2.0), so it leaves the model and is
+    An SpO2 of 48 or a potassium of 9.2 may be true, so it leaves the model and is
     shown with its raw value.
     """
     return [_alarm(fact, language) for fact in row.implausible]

@@ -105,7 +105,7 @@ def _with_masked_copy(spec: Specification, rows: Floats) -> Floats:
 
     What is hidden by chance carries no risk. A model that never saw a feature missing sends the
     missing to whichever side of a split, and "not measured" then looks protective or harmful
-    (CLINICAL notes 2.0; ADR 0009 has the figures).
+    (ADR 0009 has the figures).
     """
     words = spec.manifest.training
     draw = np.random.default_rng(words.seed)
@@ -201,7 +201,7 @@ def choose_background(rows: Floats, risks: Floats) -> Floats:
 
     One row from the middle of each hundredth of the risks, so that the sample spans them; then,
     while the mean is off, the row that mends it most is exchanged for its neighbour in risk.
-    (100 rows at random err by about a point: CLINICAL notes 5.)
+    (100 rows at random err by about a point: docs/explanation.md.)
     """
     order = np.argsort(risks, kind="stable")
     target = float(risks.mean())

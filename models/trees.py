@@ -43,6 +43,7 @@ class Trees:
     def __init__(self, booster: xgb.Booster, background: Matrix, columns: list[str]) -> None:
         """Take a booster of `columns`, and a background of shape (rows, columns), NaN missing."""
         booster.set_param({"nthread": 1})
+        background = background.astype(np.float32).astype(np.float64)
         self.booster = booster
         self.columns = columns
         self._explainer = _import_shap().TreeExplainer(
@@ -64,7 +65,10 @@ class Trees:
 
     def points(self, rows: Matrix) -> Matrix:
         """Percentage points per feature, (n, columns); each row sums to 100 (risk - reference)."""
-        values = self._explainer.shap_values(rows, check_additivity=False)
+        # The booster sees single precision; compared in double, a value equal to a split to seven
+        # digits would fall on its other side, and the points would not add up.
+        seen = rows.astype(np.float32).astype(np.float64)
+        values = self._explainer.shap_values(seen, check_additivity=False)
         return 100.0 * np.asarray(values, dtype=np.float64)
 
 
