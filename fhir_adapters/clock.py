@@ -3,7 +3,8 @@
 A FHIR dateTime may be a year, a month, a day or an instant, with a zone or (against the standard,
 but often seen) without one. Everything inside is a float of seconds, so that comparing is cheap.
 A partial date counts from its first moment, in the site's zone; a time without a zone is read in
-the site's zone too.
+the site's zone too. Record systems write 0001-01-01 for "unknown" and 9999-12-31 for "no end":
+the first is no time, the second is an open end.
 """
 
 from __future__ import annotations
@@ -22,23 +23,35 @@ DAY_S = 86_400.0
 HOUR_S = 3_600.0
 COPENHAGEN = ZoneInfo("Europe/Copenhagen")
 
+FIRST_YEAR, NO_END_YEAR = 1800, 9999
+"""Years before the first, and from the second on, are no times of a patient's life."""
+
 _PARTIAL = {4: "-01-01", 7: "-01"}  # length of what is there -> what completes it to a day
 
 
 def parse_time(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
     """The first moment a FHIR date, dateTime or instant stands for.
 
-    Raises ValueError for text that is none of these.
+    Raises ValueError for text that is none of these, or outside the years a patient can live in.
     """
     completed = text + _PARTIAL.get(len(text), "")
     moment = datetime.fromisoformat(completed)
+    if not FIRST_YEAR <= moment.year < NO_END_YEAR:
+        raise ValueError("not a year a patient can live in")
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=zone)
     return Seconds(moment.timestamp())
 
 
 def end_of(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
-    """The last moment a FHIR date or dateTime stands for: the end of its year, month or day."""
+    """The last moment a FHIR date or dateTime stands for: the end of its year, month or day.
+
+    `OPEN` for the year 9999, which means no end.
+    """
+    if text.startswith(str(NO_END_YEAR)):
+        return OPEN
+    if "T" in text:
+        return parse_time(text, zone)
     start = datetime.fromtimestamp(parse_time(text, zone), zone)
     if len(text) == len("2026"):
         start = start.replace(year=start.year + 1)
@@ -49,11 +62,6 @@ def end_of(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
     else:
         return Seconds(start.timestamp())
     return Seconds(start.timestamp() - 1.0)
-
-
-def is_day_precise(text: str) -> bool:
-    """Whether the text names a day or less, not a moment of the day."""
-    return "T" not in text
 
 
 def to_datetime(moment: float, zone: tzinfo = COPENHAGEN) -> datetime:

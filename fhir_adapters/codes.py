@@ -17,7 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-ConceptKind = Literal["observation", "condition", "procedure", "medication"]
+ConceptKind = Literal["observation", "condition", "procedure", "medication", "answer"]
+"""`answer`: said in a questionnaire, whose link ids a package names; it has no codes."""
 
 # Canonical code systems. The Danish aliases: hl7dk/dk-core 3.8.0 aliases.fsh, FUT infrastructure
 # and MedCom terminology implementation guides, read 2026-11.

@@ -10,6 +10,7 @@ Turning resources into clinical facts is `facts.py`; fetching what is missing is
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from fhir_adapters.references import last_segments
 AnswerState = Literal["complete", "partial", "absent", "failed"]
 NO_MATCH = frozenset({"outcome", "include"})
 """Bundle.entry.search.mode of entries that are not hits of the query themselves."""
+LONGEST_TYPE_NAME = 64
 EPIC_NO_RESULTS = "4101"
 """Epic's warning in an otherwise empty searchset: "Resource request returns no results"."""
 
@@ -99,6 +101,7 @@ def decode_bundle(raw: bytes) -> Gathered:
     Raises UnreadableInput where the bytes are no Bundle, WrongFhirVersion for DSTU2 and STU3.
     """
     gathered = Gathered(whole_record=True)
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     kind = kind_of(raw)
     if kind == "Bundle":
         _add_bundle(gathered, _bundle(raw, "Bundle"), where="Bundle")
@@ -142,7 +145,10 @@ def kind_of(raw: bytes | memoryview) -> str | None:
     if found:
         return found.group(1).decode()
     kind: r.Kind = read(_KIND, raw, "")
-    return kind.resource_type
+    name = kind.resource_type
+    if name and not (name.isascii() and name.isalpha() and len(name) <= LONGEST_TYPE_NAME):
+        raise UnreadableInput("no name of a resource type", field="resourceType")
+    return name
 
 
 def read(decoder: msgspec.json.Decoder[Any], raw: bytes | memoryview, where: str) -> Any:

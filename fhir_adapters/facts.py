@@ -6,7 +6,7 @@ into facts. Resources that belong to another patient are left out and named.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import tzinfo
 from typing import Any
 
@@ -52,6 +52,7 @@ def build_record(
         gender=patient.gender,
         deceased_at=_deceased_at(reading, patient),
         facts={concept: _without_duplicates(facts) for concept, facts in reading.facts.items()},
+        revised=_revised(reading.facts),
         contacts=tuple(read_contacts(reading)),
         answers=gathered.answers,
         whole=gathered.whole_record,
@@ -60,7 +61,7 @@ def build_record(
 
 
 def _the_patient(gathered: Gathered, patient_id: str | None) -> r.Patient:
-    patients: list[r.Patient] = gathered.of("Patient")
+    patients: list[r.Patient] = list({p.id: p for p in gathered.of("Patient")}.values())
     if patient_id is not None:
         matching = [p for p in patients if p.id == patient_id]
         if not matching:
@@ -140,20 +141,31 @@ def _without_duplicates(facts: list[Fact]) -> list[Fact]:
     The same measurement often comes twice: under two codes, alone and in a panel, or derived from
     another. The usable one wins over the unusable, the original over the derived, the latest
     issued over the earlier, and then the order of ids, so that order of arrival never matters.
-    Drugs, diagnoses and operations with different codes are different facts.
+    Drugs, diagnoses and operations with different codes are different facts. Versions that became
+    known at different times all stay: which one counted is a question of `as_of`.
     """
     if len(facts) == 1:
         return facts
     facts.sort(key=_rank)
     kept: list[Fact] = []
-    seen: set[tuple[float, str]] = set()
+    seen: set[tuple[float, float, str]] = set()
     for fact in facts:
         measured = fact.source.startswith("Observation/")
-        key = (fact.start, "" if measured else fact.code + fact.source)
+        key = (fact.start, fact.known, "" if measured else fact.code + fact.source)
         if key not in seen:
             seen.add(key)
             kept.append(fact)
     return kept
+
+
+def _revised(facts: Mapping[str, list[Fact]]) -> frozenset[str]:
+    """The concepts measured at one moment and known at several: corrected, or sent again."""
+    return frozenset(
+        concept
+        for concept, found in facts.items()
+        if found[0].source.startswith("Observation/")
+        and len({f.start for f in found}) < len({(f.start, f.known) for f in found})
+    )
 
 
 __all__ = ["AnswerRule", "Wanted", "build_record", "newest_time"]

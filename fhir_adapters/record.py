@@ -48,7 +48,7 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
     """One hospital contact (FHIR Encounter) that took place or is taking place.
 
     `acute` is None where the record does not say. `end` is inf while it lasts. `reasons`: the
-    concepts of its reason codes.
+    concepts of its reason codes, None where it states no reason.
     """
 
     start: float
@@ -56,7 +56,7 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
     class_code: str
     acute: bool | None
     source: str
-    reasons: frozenset[str] = frozenset()
+    reasons: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class Stay:
 class PatientRecord:
     """All facts of one patient.
 
-    `facts` per concept, sorted by start and source. `deceased_at` is None for the living, -inf
+    `facts` per concept, sorted by start and source; of a concept in `revised` one moment may have
+    several, of which the last known by `as_of` counts. `deceased_at` is None for the living, -inf
     where the record says "deceased" without a date.
     """
 
@@ -91,6 +92,7 @@ class PatientRecord:
     gender: str | None = None
     deceased_at: float | None = None
     facts: dict[str, list[Fact]] = field(default_factory=dict)
+    revised: frozenset[str] = frozenset()
     contacts: tuple[Contact, ...] = ()
     answers: Mapping[str, QueryAnswer] = field(default_factory=dict)
     whole: bool = False

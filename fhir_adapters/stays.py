@@ -89,7 +89,7 @@ def stay_facts(
     """Earlier admissions, and contacts outside any admission, as facts; the index stay left out.
 
     Concepts `stay` (value: days) and `contact` (tag: the class code). A stay that does not say how
-    acute it was carries the tag `?acute`.
+    acute it was carries the tags `?acute` and `?planned`.
     """
     admissions: list[Fact] = []
     single: list[Fact] = []
@@ -103,8 +103,14 @@ def stay_facts(
     return admissions, single
 
 
+_ACUTENESS: dict[bool | None, frozenset[str]] = {
+    True: frozenset({"acute"}),
+    False: frozenset({"planned"}),
+    None: frozenset({"?acute", "?planned"}),
+}
+
+
 def _as_fact(stay: Stay, as_of: float) -> Fact:
-    tag = {True: "acute", False: "planned", None: "?acute"}[stay.acute]
     end = min(stay.end, as_of)
     return Fact(
         concept="stay",
@@ -113,7 +119,7 @@ def _as_fact(stay: Stay, as_of: float) -> Fact:
         known=stay.start,
         value=(end - stay.start) / 86_400.0,
         source=stay.source,
-        tags=frozenset((tag,)),
+        tags=_ACUTENESS[stay.acute],
     )
 
 

@@ -236,7 +236,8 @@ class FeatureSet:
                 key = (newest_unusable.concept, newest_unusable.start)
                 implausible[key] = newest_unusable
         found = RECIPES[spec.recipe](selection, spec)
-        if found is not None:
+        only_unusable = newest_unusable is not None and not selection.facts
+        if found is not None and not only_unusable:
             return _measured(compiled, selection, found)
         return _nothing(compiled, at, selection, newest_unusable)
 
@@ -313,7 +314,9 @@ def _in_window(compiled: _Compiled, at: _At, window: tuple[float, float]) -> lis
     as_of = at.anchors.as_of
     sources = compiled.spec.of
     facts = at.facts(sources[0]) if len(sources) == 1 else _merged(at, sources)
-    known = (f for f in facts if f.known <= as_of and f.start <= as_of)
+    known = [f for f in facts if f.known <= as_of and f.start <= as_of]
+    if at.record.revised.intersection(sources):
+        known = _last_known(known)
     if compiled.by_overlap:
         inside = [f for f in known if f.start <= end and f.end >= start]
     elif compiled.by_end:
@@ -321,6 +324,21 @@ def _in_window(compiled: _Compiled, at: _At, window: tuple[float, float]) -> lis
     else:
         inside = [f for f in known if start <= f.start <= end]
     return _away_from_events(compiled, at, inside)
+
+
+def _last_known(facts: list[Fact]) -> list[Fact]:
+    """Of each concept at each moment, what was known of it last; the usable before the unusable."""
+    chosen: dict[tuple[str, float], Fact] = {}
+    for fact in facts:
+        key = (fact.concept, fact.start)
+        other = chosen.get(key)
+        if other is None or _version(fact) > _version(other):
+            chosen[key] = fact
+    return list(chosen.values())
+
+
+def _version(fact: Fact) -> tuple[bool, bool, float]:
+    return fact.status == "ok", "derived" not in fact.tags, fact.known
 
 
 def _merged(at: _At, sources: list[str]) -> list[Fact]:
@@ -444,8 +462,8 @@ def _of_index(spec: FeatureSpec, at: _At) -> FeatureValue:
     elif spec.attribute == "weekday":
         value = float(to_datetime(end, COPENHAGEN).weekday())
     else:
-        reasons = frozenset().union(*(contact.reasons for contact in stay.contacts))
-        value = float(bool(reasons & set(spec.of)))
+        stated = [c.reasons for c in stay.contacts if c.reasons is not None]
+        value = float(any(reasons & set(spec.of) for reasons in stated)) if stated else None
     if value is None:
         return FeatureValue(spec.name, None, "missing", sources=(stay.source,))
     return FeatureValue(spec.name, value, "measured", time=stay.start, sources=(stay.source,))

@@ -1,7 +1,7 @@
 """Features made from other features: limits, differences, ratios, and named clinical formulas.
 
-Each is a plain function of the numbers it is made from. One missing number makes the result
-missing, but for `any_true`, where one true is enough.
+Each is a plain function of the numbers it is made from; one missing number makes the result
+missing. Which words a recipe needs is checked when the manifest is read (`language.NEEDS`).
 """
 
 from __future__ import annotations

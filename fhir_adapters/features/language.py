@@ -69,6 +69,7 @@ class FeatureSpec(
     baseline: list[str] | None = None
     min_count: int = 1
     floor_sd: float | None = None
+    gap_days: float = 0.0
     never: float | None = None
     expected_every: str | None = None
     stale_after: str | None = None
@@ -76,7 +77,7 @@ class FeatureSpec(
     low: float | None = None
     high: float | None = None
     formula: str | None = None
-    variant: str | None = None
+    variant: Literal["original", "quan2011"] | None = None
     drop: list[str] = []
     attribute: str | None = None
     category: str | None = None
@@ -85,8 +86,32 @@ class FeatureSpec(
     decimals: int = 0
     yes_no: bool = False
     say: Text | None = None
+    say_one: Text | None = None
     say_none: Text | None = None
     reference: Text | None = None
+
+    def __post_init__(self) -> None:
+        lacking = [word for word in NEEDS.get(self.recipe, ()) if getattr(self, word) is None]
+        if self.recipe == "outside" and self.low is None and self.high is None:
+            lacking = ["low"]
+        if lacking:
+            raise ValueError(f"{self.name}: the recipe {self.recipe} needs {lacking[0]}")
+
+
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "patient": ("attribute",),
+    "index": ("attribute",),
+    "excess": ("limit",),
+    "shortfall": ("limit",),
+    "at_least": ("limit",),
+    "below": ("limit",),
+    "formula": ("formula",),
+    "charlson": ("variant",),
+    "missed": ("expected_every",),
+    "delta_to_baseline": ("baseline",),
+    "baseline_median": ("baseline",),
+}
+"""The words a recipe cannot do without: lacking them, it would quietly mean something else."""
 
 
 @dataclass(frozen=True, slots=True)

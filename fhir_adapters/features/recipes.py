@@ -12,14 +12,18 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from fhir_adapters.charlson import Variant, charlson_index_of_groups
-from fhir_adapters.clock import DAY_S
+from fhir_adapters.charlson import charlson_index_of_groups
+from fhir_adapters.clock import DAY_S, to_datetime
+from fhir_adapters.codes import ICD_10, SNOMED_CT, code_table
 from fhir_adapters.features.language import FeatureSpec
 from fhir_adapters.record import Fact
 
 WEEK_S = 7 * DAY_S
 MAD_TO_SD = 1.4826
 """Median absolute deviation to standard deviation under normality, 1/Phi^-1(3/4)."""
+MIDWINTER_DAY = 15
+"""Day of the year at which `season` is 1: 15 January, an engineering choice of 2026-11-21."""
+DAYS_A_YEAR = 365.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +146,8 @@ def delta_to_baseline(s: Selection, spec: FeatureSpec) -> Finding | None:
     """How far the newest value lies from the patient's own baseline, in own standard deviations.
 
     Baseline: median of at least `min_count` values in the baseline window, the newest left out;
-    spread: 1.4826 times their median absolute deviation, at least `floor_sd`. (CLINICAL notes 2.1;
-    floors for pulse and saturation: Hurst 2010.)
+    spread: 1.4826 times their median absolute deviation, at least `floor_sd`, in which
+    Hurst 2010 puts 5/min for pulse and 1 % for saturation.
     """
     if not s.facts or s.facts[-1].value is None:
         return None
@@ -190,6 +194,22 @@ def count_concepts(s: Selection, _: FeatureSpec) -> Finding | None:
     return Finding(float(len(newest)), tuple(newest.values()))
 
 
+def episodes(s: Selection, spec: FeatureSpec) -> Finding | None:
+    """How many episodes: what begins at most `gap_days` after the last ended belongs to it.
+
+    What has no end counts as over when it began. 0 only where "none" may be concluded.
+    """
+    if s.uncertain or not s.none_is_none:
+        return None
+    begun: list[Fact] = []
+    reach = -math.inf
+    for fact in s.facts:
+        if not begun or fact.start - reach > spec.gap_days * DAY_S:
+            begun.append(fact)
+        reach = max(reach, _ended(fact))
+    return Finding(float(len(begun)), tuple(begun))
+
+
 def any_of(s: Selection, _: FeatureSpec) -> Finding | None:
     """1 where there is one; 0 only where "none" may be concluded."""
     if s.facts:
@@ -203,9 +223,31 @@ def days_since(s: Selection, spec: FeatureSpec) -> Finding | None:
         return None
     if not s.facts:
         return Finding(spec.never) if s.none_is_none and spec.never is not None else None
-    newest = max(s.facts, key=lambda fact: fact.end if math.isfinite(fact.end) else fact.start)
-    at = newest.end if math.isfinite(newest.end) else newest.start
-    return Finding(max(0.0, (s.end - at) / DAY_S), (newest,))
+    newest = max(s.facts, key=_ended)
+    if not math.isfinite(_ended(newest)):
+        return None
+    return Finding(max(0.0, (s.end - _ended(newest)) / DAY_S), (newest,))
+
+
+def days_since_first(s: Selection, spec: FeatureSpec) -> Finding | None:
+    """Days from the start of the oldest to the end of the window; `never` where there was none.
+
+    How long a disease has been known. Nothing where the oldest is undated, or where older ones
+    may be lacking, because the answer does not cover the window.
+    """
+    if s.uncertain or not s.none_is_none:
+        return None
+    if not s.facts:
+        return None if spec.never is None else Finding(spec.never)
+    oldest = s.facts[0]
+    if not math.isfinite(oldest.start):
+        return None
+    return Finding((s.end - oldest.start) / DAY_S, (oldest,))
+
+
+def _ended(fact: Fact) -> float:
+    """When a finding ended; for one that has no end, or none known, when it began."""
+    return fact.end if math.isfinite(fact.end) else fact.start
 
 
 def days_total(s: Selection, _: FeatureSpec) -> Finding | None:
@@ -218,12 +260,24 @@ def days_total(s: Selection, _: FeatureSpec) -> Finding | None:
 
 
 def missed(s: Selection, _: FeatureSpec) -> Finding | None:
-    """Expected less received in the window, at least 0; needs `expected_every`."""
-    if s.expected_every_s is None or not s.none_is_none:
+    """How many of the expected times brought nothing.
+
+    The window is cut, from its end backwards, into spans of `expected_every`; spans without any
+    finding are counted, what is left over at the start is not.
+    """
+    if not s.expected_every_s or not s.none_is_none:
         return None
     expected = math.floor((s.end - s.start) / s.expected_every_s)
-    days = {math.floor(fact.start / DAY_S) for fact in s.facts}
-    return Finding(float(max(0, expected - len(days))), tuple(s.facts))
+    kept = {math.floor((s.end - fact.start) / s.expected_every_s) for fact in s.facts}
+    return Finding(float(expected - len(kept & set(range(expected)))), tuple(s.facts))
+
+
+def season(s: Selection, _: FeatureSpec) -> Finding | None:
+    """How wintry the newest finding's day is: 1 in the middle of January, -1 of July."""
+    if not s.facts or not math.isfinite(s.facts[-1].start):
+        return None
+    day = to_datetime(s.facts[-1].start).timetuple().tm_yday
+    return Finding(math.cos(2 * math.pi * (day - MIDWINTER_DAY) / DAYS_A_YEAR), (s.facts[-1],))
 
 
 def sum_scores(s: Selection, spec: FeatureSpec) -> Finding | None:
@@ -235,13 +289,23 @@ def sum_scores(s: Selection, spec: FeatureSpec) -> Finding | None:
 
 
 def charlson(s: Selection, spec: FeatureSpec) -> Finding | None:
-    """The Charlson index of the diagnoses (`variant`: original, quan2011; groups in `drop` left
-    out); 0 only where "none" may be concluded."""
-    if not s.none_is_none:
+    """The Charlson index of the diagnoses; 0 only where "none" may be concluded.
+
+    `drop`: concepts whose diagnoses are left out, because they are the disease the prognosis is
+    about (colorectal surgery: `colon_cancer`, `rectal_cancer`, `metastatic_cancer`), or groups.
+    """
+    if not s.none_is_none or spec.variant is None:
         return None
-    groups = {fact.concept: fact for fact in s.facts if fact.concept not in spec.drop}
-    variant: Variant = "original" if spec.variant == "original" else "quan2011"
-    return Finding(float(charlson_index_of_groups(groups, variant)), tuple(groups.values()))
+    dropped = frozenset(spec.drop)
+    groups = {f.concept: f for f in s.facts if not (dropped and dropped & _meanings(f))}
+    return Finding(float(charlson_index_of_groups(groups, spec.variant)), tuple(groups.values()))
+
+
+def _meanings(fact: Fact) -> set[str]:
+    """Its own concept and every other one its code stands for."""
+    table = code_table()
+    found = (c for system in (ICD_10, SNOMED_CT) for c in table.concepts_of(system, fact.code))
+    return {fact.concept, *(coded.concept for coded in found)}
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -260,10 +324,13 @@ RECIPES: Mapping[str, Recipe] = {
     "count": count,
     "count_distinct": count_distinct,
     "count_concepts": count_concepts,
+    "episodes": episodes,
     "any": any_of,
     "days_since": days_since,
+    "days_since_first": days_since_first,
     "days_total": days_total,
     "missed": missed,
+    "season": season,
     "sum_scores": sum_scores,
     "charlson": charlson,
 }
@@ -272,8 +339,10 @@ CONCLUDES_NONE = frozenset(
         "count",
         "count_distinct",
         "count_concepts",
+        "episodes",
         "any",
         "days_since",
+        "days_since_first",
         "days_total",
         "missed",
         "charlson",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fhir_adapters import resources as r
 from fhir_adapters.clock import OPEN
@@ -12,11 +12,16 @@ from fhir_adapters.record import Contact
 COUNTS = frozenset({"finished", "in-progress", "onleave", "arrived", "triaged"})
 
 
-def read_contacts(reading: Reading) -> Iterator[Contact]:
-    """Every contact that counts; one without a start or a class is named and left out.
+def read_contacts(reading: Reading) -> Iterable[Contact]:
+    """Every contact that counts, once however often it was sent.
 
-    A finished contact without an end lasted no time anybody knows of.
+    One without a start or a class is named and left out. A finished contact without an end lasted
+    no time anybody knows of.
     """
+    return dict.fromkeys(_contacts(reading))
+
+
+def _contacts(reading: Reading) -> Iterator[Contact]:
     for encounter in reading.gathered.of("Encounter"):
         if encounter.status not in COUNTS:
             continue
@@ -34,10 +39,15 @@ def read_contacts(reading: Reading) -> Iterator[Contact]:
             class_code=encounter.class_.code or "",
             acute=_acuteness(reading, encounter),
             source=f"Encounter/{encounter.id}",
-            reasons=frozenset(
-                one[0] for reason in encounter.reason_code or () for one in reading.meanings(reason)
-            ),
+            reasons=_reasons(reading, encounter),
         )
+
+
+def _reasons(reading: Reading, encounter: r.Encounter) -> frozenset[str] | None:
+    stated = [reason for reason in encounter.reason_code or () if reason.coding]
+    if not stated:
+        return None
+    return frozenset(one[0] for reason in stated for one in reading.meanings(reason))
 
 
 def _acuteness(reading: Reading, encounter: r.Encounter) -> bool | None:

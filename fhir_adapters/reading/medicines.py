@@ -9,6 +9,7 @@ import msgspec
 
 from fhir_adapters import resources as r
 from fhir_adapters.clock import OPEN, UNDATED
+from fhir_adapters.codes import ATC, normalise_coding
 from fhir_adapters.reading.shared import Found, Reading
 from fhir_adapters.record import Fact
 from fhir_adapters.references import reference_key
@@ -61,8 +62,9 @@ def _add(
     kind = type(use).__name__
     code = use.medication_codeable_concept or _referred_drug(reading, use, drugs)
     found: list[Found] = list(reading.meanings(code))
-    if "medication" in reading.wanted.concepts and code is not None:
-        found.append(("medication", None, _drug_key(code)))
+    reference = use.medication_reference.reference if use.medication_reference else None
+    if "medication" in reading.wanted.concepts and (code is not None or reference):
+        found.append(("medication", None, _drug_key(code, reference or f"{kind}/{use.id}")))
     if not found or not reading.is_own(kind, use.subject):
         return
     start = reading.time(start_text, kind)
@@ -111,12 +113,15 @@ def _contained_drug(use: Any, local_id: str) -> r.CodeableConcept | None:
     return None
 
 
-def _drug_key(code: r.CodeableConcept) -> str:
-    """One name for one drug, so that the same drug on two prescriptions is counted once."""
-    coded = [c for c in code.coding or () if c.code]
-    atc = next((c for c in coded if (c.system or "").rstrip("/").endswith("whocc.no/atc")), None)
+def _drug_key(code: r.CodeableConcept | None, otherwise: str) -> str:
+    """One name for one drug, so that the same drug on two prescriptions is counted once.
+
+    Its ATC code, however written, else its first code; `otherwise` for a drug without a code.
+    """
+    coded = [normalise_coding(c.system, c.code) for c in (code and code.coding) or () if c.code]
+    atc = next((pair for pair in coded if pair[0] == ATC), None)
     chosen = atc or (coded[0] if coded else None)
-    return f"{chosen.system}|{chosen.code}" if chosen else ""
+    return "|".join(chosen) if chosen else otherwise
 
 
 def _dose(dosages: list[r.Dosage] | None) -> float | None:
