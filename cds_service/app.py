@@ -12,18 +12,16 @@ from typing import Any
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from cds_service import __version__, docs
-from cds_service.db.log import PredictionLog, open_engine
-from cds_service.db.migrate import check_revision, upgrade
 from cds_service.errors import NotAuthenticated, OurFault, RequestRefused
 from cds_service.outcome import operation_outcome
 from cds_service.privacy import Privacy
 from cds_service.routes import explanations, health, hooks
-from cds_service.service import Service, open_callers, open_registry
+from cds_service.service import Service, open_callers, open_log, open_registry
 from cds_service.settings import Settings, check_fit_to_serve
 from models.registry import Registry
 
@@ -39,19 +37,19 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     """
     check_fit_to_serve(settings)
     packages = registry or open_registry(settings)
+    callers = open_callers(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = open_engine(settings.database)
-        if settings.is_demo:
-            upgrade(engine)
-        check_revision(engine)
-        with PredictionLog(engine) as log:
-            app.state.service = Service(
-                settings, packages, log, Privacy(settings.keys), open_callers(settings)
-            )
+        with open_log(settings) as log:
+            app.state.service = Service(settings, packages, log, Privacy(settings.keys), callers)
             yield
 
+    return bare_app(lifespan)
+
+
+def bare_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+    """The application's routes and documentation; it answers hooks within its `lifespan` only."""
     app = FastAPI(
         title="Varsel",
         version=__version__,
@@ -81,13 +79,7 @@ def _add_documentation(app: FastAPI) -> None:
 
     @app.get("/docs", include_in_schema=False)
     async def swagger() -> Response:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Varsel API",
-            swagger_js_url="/static/swagger-ui-bundle.js",
-            swagger_css_url="/static/swagger-ui.css",
-            swagger_favicon_url="/static/favicon.svg",
-        )
+        return docs.documentation_page()
 
 
 # ---- errors ---------------------------------------------------------------------------------
@@ -98,7 +90,7 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(OurFault, _our_fault)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _unforeseen)
+    app.add_middleware(LastResort)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
@@ -132,8 +124,37 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return response
 
 
-async def _unforeseen(_: Request, error: Exception) -> Response:
-    """Our fault, unforeseen: said with a number to find it by; the log gets where, not what."""
+class LastResort:
+    """The one handler of what nobody foresaw: 500, with a number to find it by in the log.
+
+    Nothing is raised further, because the server would print the error's text, and that may hold
+    what the patient's record held.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request; 500 where it fails before its answer began."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            if scope["type"] != "http":
+                raise
+            answer = _unforeseen(error)
+            if not begun:
+                await answer(scope, receive, send)
+
+
+def _unforeseen(error: Exception) -> Response:
+    """The answer to an error nobody foresaw; the log gets where it was, not what it said."""
     number = str(uuid.uuid4())
     places = []
     trace = error.__traceback__

@@ -7,6 +7,7 @@ caller.
     [[caller]]
     name = "ward-a"
     organisation = "1234567890"
+    unit = "ward-a"                             # optional: the unit its predictions are logged for
     token_sha256 = "<64 hexadecimal digits>"
 """
 
@@ -15,24 +16,31 @@ from __future__ import annotations
 import hashlib
 import hmac
 import tomllib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from cds_service.errors import NotAuthenticated, SetupError
 
+# as long as the columns of the log that hold them
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+
 
 class Caller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A caller and the organisation whose silo it writes to."""
+    """A caller, the organisation whose silo it writes to, and the unit it speaks for, if one."""
 
-    name: str
-    organisation: str
-    token_sha256: str = ""
+    name: Name
+    organisation: Name
+    token_sha256: Digest = ""
+    unit: Name | None = None
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
-    caller: list[Caller]
+    caller: Annotated[list[Caller], msgspec.Meta(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +68,13 @@ def read_callers(path: Path) -> Callers:
         file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
     except OSError as error:
         raise SetupError(f"VARSEL_CALLERS_FILE: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise SetupError(f"VARSEL_CALLERS_FILE: {error}") from None
     for caller in file.caller:
-        if len(caller.token_sha256) != 64:
-            raise SetupError(f"VARSEL_CALLERS_FILE: {caller.name}: token_sha256 is not a SHA-256")
+        if not caller.token_sha256:
+            raise SetupError(f"VARSEL_CALLERS_FILE: {caller.name}: token_sha256 is missing")
+    for what in ("name", "token_sha256"):
+        seen = Counter(getattr(caller, what) for caller in file.caller)
+        if max(seen.values()) > 1:
+            raise SetupError(f"VARSEL_CALLERS_FILE: two callers of one {what}")
     return Callers(listed=tuple(file.caller))

@@ -169,32 +169,43 @@ def _risk_detail(
     missing = _missing_line(manifest, prediction, setting)
     if missing:
         parts.append(missing)
+    if prediction.troubles:
+        parts.append(texts.unread.format(n=len(prediction.troubles)))
     parts.append(_footer(manifest, prediction, setting))
     return "\n\n".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Contributions as printed: the categories named, with one decimal, and the rest in one sum.
+    """Contributions as printed, with one decimal from one rounding, on card and page alike.
 
-    The named, the rest and the comparison group's printed risk add up to the printed risk.
+    `top`: the categories a card names; `other`: the sum of the rest; `total`: printed risk less
+    printed reference, which all categories add up to. `categories` and `features`: printed points
+    by id and name; a category's features add up to it.
     """
 
     top: list[tuple[Contribution, float]]
     other: float
     total: float
+    categories: Mapping[str, float]
+    features: Mapping[str, float]
 
 
 def shown_contributions(head: HeadPrediction) -> Shown:
-    """At most three categories that raise and two that lower, rounded so that the sum holds."""
+    """At most three categories that raise and two that lower, rounded so that every sum holds."""
+    total = round(round(100 * head.risk, 1) - round(100 * head.reference_risk, 1), 1)
+    rounded = rounded_to_sum([c.points for c in head.contributions], total)
+    categories = {c.category: r for c, r in zip(head.contributions, rounded, strict=True)}
+    features: dict[str, float] = {}
+    for c in head.contributions:
+        parts = rounded_to_sum([f.points for f in c.features], categories[c.category])
+        features |= {f.name: part for f, part in zip(c.features, parts, strict=True)}
     ranked = sorted(head.contributions, key=lambda c: -abs(c.points))
-    visible = [c for c in ranked if abs(c.points) >= SMALLEST_SHOWN]
-    named = [c for c in visible if c.points > 0][:MOST_RAISING]
-    named += [c for c in visible if c.points < 0][:MOST_LOWERING]
-    rest = sum(c.points for c in head.contributions) - sum(c.points for c in named)
-    total = round(100 * head.risk, 1) - round(100 * head.reference_risk, 1)
-    rounded = rounded_to_sum([*(c.points for c in named), rest], total)
-    return Shown(list(zip(named, rounded[:-1], strict=True)), rounded[-1], round(total, 1))
+    named = [c for c in ranked if categories[c.category] > 0][:MOST_RAISING]
+    named += [c for c in ranked if categories[c.category] < 0][:MOST_LOWERING]
+    top = [(c, categories[c.category]) for c in named]
+    other = round(total - sum(points for _, points in top), 1)
+    return Shown(top, other, total, categories, features)
 
 
 def signed(points: float, language: str) -> str:
@@ -237,7 +248,11 @@ def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setti
     if f.value is None:
         return f"{f.label}: {setting.texts.missing_value}"
     never = spec.never is not None and f.value == spec.never and f.findings == 0
-    phrase = spec.say_none if spec.say_none and (f.value == 0.0 or never) else spec.say
+    phrase = spec.say
+    if spec.say_none and (f.value == 0.0 or never):
+        phrase = spec.say_none
+    elif spec.say_one and f.value == 1.0:
+        phrase = spec.say_one
     if phrase is None:
         return f"{f.label} {number(f.value, spec.decimals, language)} {shown_unit(spec.unit)}"
     made_from = specs[spec.from_[0]] if spec.from_ else spec

@@ -6,11 +6,16 @@ that do the work. `openapi/` holds the committed document; a test fails when it 
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
 from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
 
+from cds_service.protocol import LONGEST_URL
 from models.prediction import Prediction
 
 _PATIENT: dict[str, Any] = {
@@ -96,7 +101,11 @@ COMPONENTS: dict[str, Any] = {
         "properties": {
             "hook": {"type": "string", "enum": ["encounter-discharge", "patient-view"]},
             "hookInstance": {"type": "string", "format": "uuid"},
-            "fhirServer": {"type": "string"},
+            "fhirServer": {
+                "type": ["string", "null"],
+                "pattern": "^https?://[!-~]+$",
+                "maxLength": LONGEST_URL,
+            },
             "context": {
                 "type": "object",
                 "description": "encounter-discharge also requires encounterId",
@@ -108,15 +117,16 @@ COMPONENTS: dict[str, Any] = {
                         r"[A-Za-z0-9\-.]{1,64}$",
                     },
                     "patientId": _ID,
-                    "encounterId": _ID,
+                    "encounterId": {**_ID, "type": ["string", "null"]},
                 },
             },
             "prefetch": {
-                "type": "object",
-                "description": "Key to resource, Bundle, null (asked, none) or OperationOutcome",
-                "additionalProperties": {"type": ["object", "null"]},
+                "type": ["object", "null"],
+                "description": "Key to resource, Bundle, null (asked, none) or OperationOutcome. "
+                "What is none of these is reported and costs nothing but itself, unless required.",
+                "additionalProperties": True,
             },
-            "extension": {"type": "object"},
+            "extension": {"type": ["object", "null"]},
         },
         "example": HOOK_EXAMPLE,
     },
@@ -175,6 +185,17 @@ COMPONENTS: dict[str, Any] = {
                 },
             }
         },
+        "example": {
+            "services": [
+                {
+                    "hook": "encounter-discharge",
+                    "id": "readmission-30d",
+                    "title": "Acute readmission",
+                    "description": "Estimates the risk of acute readmission within 30 days.",
+                    "prefetch": {"patient": "Patient/{{context.patientId}}"},
+                }
+            ]
+        },
     },
     "OperationOutcome": {
         "type": "object",
@@ -188,13 +209,24 @@ COMPONENTS: dict[str, Any] = {
                     "type": "object",
                     "required": ["severity", "code", "diagnostics"],
                     "properties": {
-                        "severity": {"type": "string", "enum": ["fatal", "error", "warning"]},
+                        "severity": {"type": "string", "enum": ["fatal", "error"]},
                         "code": _TEXT,
                         "diagnostics": _TEXT,
                         "expression": {"type": "array", "items": _TEXT},
                     },
                 },
             },
+        },
+        "example": {
+            "resourceType": "OperationOutcome",
+            "issue": [
+                {
+                    "severity": "error",
+                    "code": "required",
+                    "diagnostics": "prefetch key 'encounters' is required: not asked",
+                    "expression": ["prefetch.encounters"],
+                }
+            ],
         },
     },
     "Readiness": {
@@ -227,13 +259,23 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         412: "Required prefetch data are missing; expression names the key",
         413: "The body is too large",
         415: "The body is not JSON",
-        503: "The prediction could not be made durable, so no card is shown",
+        500: "Our fault; diagnostics holds the number it has in our log",
+        503: "The prediction log does not answer; nothing is shown that is not logged",
     }
     return {
         status: {"description": said[status], "content": _content("OperationOutcome")}
         for status in statuses
     }
 
+
+_LANGUAGE = {
+    "name": "Accept-Language",
+    "in": "header",
+    "description": "Danish or English, by weight; the site's language where neither is named",
+    "schema": {"type": "string"},
+    "example": "en, da;q=0.8",
+}
+_CALLER: list[dict[str, list[str]]] = [{"caller": []}]  # the demo profile asks for no token
 
 DISCOVERY: dict[str, Any] = {
     "summary": "Discovery",
@@ -242,6 +284,7 @@ DISCOVERY: dict[str, Any] = {
         200: {"description": "The services offered", "content": _content("Services")},
         **_refusals(401),
     },
+    "openapi_extra": {"parameters": [_LANGUAGE], "security": _CALLER},
 }
 HOOK: dict[str, Any] = {
     "summary": "Call a service",
@@ -251,16 +294,20 @@ HOOK: dict[str, Any] = {
             "description": "Cards, none where nothing is to be said",
             "content": _content("Cards"),
         },
-        **_refusals(400, 401, 404, 409, 412, 413, 415, 503),
+        **_refusals(400, 401, 404, 409, 412, 413, 415, 500, 503),
     },
-    "openapi_extra": {"requestBody": {"required": True, "content": _content("HookRequest")}},
+    "openapi_extra": {
+        "parameters": [_LANGUAGE],
+        "requestBody": {"required": True, "content": _content("HookRequest")},
+        "security": _CALLER,
+    },
 }
 PAGE: dict[str, Any] = {
     "summary": "Explanation page",
     "response_class": Response,
     "responses": {
         200: {"description": "The page", "content": {"text/html": {"schema": {"type": "string"}}}},
-        **_refusals(400, 403, 404),
+        **_refusals(400, 403, 404, 500, 503),
     },
 }
 PAGE_DATA: dict[str, Any] = {
@@ -268,7 +315,7 @@ PAGE_DATA: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {"description": "The prediction", "content": _content("Prediction")},
-        **_refusals(400, 403, 404),
+        **_refusals(400, 403, 404, 500, 503),
     },
 }
 READINESS: dict[str, Any] = {
@@ -286,6 +333,27 @@ def json_response(content: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
+def documentation_page() -> Response:
+    """The API documentation, from local files; its policy lets it load and send nothing else."""
+    page = get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="Varsel API",
+        swagger_js_url="/static/swagger-ui-bundle.js",
+        swagger_css_url="/static/swagger-ui.css",
+        swagger_favicon_url="/static/favicon.svg",
+        swagger_ui_parameters={"validatorUrl": None},
+    )
+    inline = re.findall(rb"<script>(.*?)</script>", bytes(page.body), re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(script).digest()).decode() for script in inline]
+    scripts = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    page.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src 'self' {scripts}; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    return page
+
+
 def prediction_schema() -> dict[str, Any]:
     """The JSON Schema of a prediction, self-contained (`openapi/prediction.schema.json`)."""
     schema = msgspec.json.schema(Prediction)
@@ -299,7 +367,15 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
         [Prediction], ref_template="#/components/schemas/{name}"
     )
     schemas = {**COMPONENTS, **structs}
-    document.setdefault("components", {})["schemas"] = dict(sorted(schemas.items()))
+    components = document.setdefault("components", {})
+    components["schemas"] = dict(sorted(schemas.items()))
+    components["securitySchemes"] = {
+        "caller": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The token of a caller on the allow-list; none in the demo profile",
+        }
+    }
     for operations in document["paths"].values():
         for operation in operations.values():
             operation["responses"].pop("422", None)

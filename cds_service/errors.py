@@ -10,6 +10,8 @@
     ├── TooLarge        413   more bytes than allowed
     └── WrongMediaType  415   not JSON
     OurFault                  ours
+    ├── SealBroken      500   a sealed text was changed, or sealed with another key
+    ├── LogUnavailable  503   the prediction log cannot be read
     └── NotDurable      503   the prediction could not be stored, so no card may be shown
 
 `SetupError` stops a command or a start: a setting is missing or wrong (exit code 2).
@@ -91,6 +93,17 @@ class OurFault(Exception):
 
     status = 500
     issue_code = "exception"
+
+
+class SealBroken(OurFault):
+    """A sealed text was changed, or sealed with another key than VARSEL_SEAL_KEY."""
+
+
+class LogUnavailable(OurFault):
+    """The prediction log cannot be read."""
+
+    status = 503
+    issue_code = "transient"
 
 
 class NotDurable(OurFault):

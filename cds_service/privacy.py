@@ -18,14 +18,11 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cds_service.errors import SealBroken
 from cds_service.settings import Keys
 
 _SEAL_VERSION = b"\x01"
 _NONCE_BYTES = 12
-
-
-class SealBroken(Exception):
-    """A sealed text was changed, or sealed with another key."""
 
 
 class Privacy:
@@ -44,7 +41,7 @@ class Privacy:
         digest = self._mac(b"prediction", organisation, service, hook, instance)
         return str(uuid_v8(digest))
 
-    def digest(self, *parts: bytes) -> str:
+    def digest(self, *parts: bytes | memoryview) -> str:
         """A keyed digest of content, to tell whether a repeated call says the same."""
         mac = hmac.new(self._pseudonym_key, b"content", hashlib.sha256)
         for part in parts:
@@ -68,7 +65,10 @@ class Privacy:
         try:
             return msgspec.json.decode(self._seal.decrypt(nonce, rest, prediction_id.encode()))
         except InvalidTag:
-            raise SealBroken(prediction_id) from None
+            raise SealBroken(
+                f"the references of prediction {prediction_id} cannot be unsealed: they were "
+                "changed, or sealed with another key"
+            ) from None
 
 
 def uuid_v8(digest: bytes) -> uuid.UUID:

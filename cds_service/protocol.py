@@ -11,7 +11,8 @@ from typing import Any, NewType
 
 import msgspec
 
-from cds_service.errors import BadRequest
+from cds_service.errors import BadRequest, PreconditionFailed
+from fhir_adapters.decode import Gathered
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.resources import NOTHING, Element
 from models.package import Package
@@ -20,6 +21,7 @@ ServiceId = NewType("ServiceId", str)
 HookInstance = NewType("HookInstance", str)
 
 EXTENSION_AS_OF = "dk.varsel.as-of"
+LONGEST_URL = 2048
 EXTENSION_FHIR_VERSION = "com.epic.cdshooks.request.fhir-version"
 
 # HL7/cds-hooks-library, hook definitions 1.0: context fields a hook must carry
@@ -29,6 +31,7 @@ REQUIRED_CONTEXT: dict[str, tuple[str, ...]] = {
 }
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _FHIR_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_FHIR_SERVER = re.compile(r"https?://[!-~]+")
 _USER = re.compile(r"(Practitioner|PractitionerRole|Patient|RelatedPerson)/[A-Za-z0-9\-.]{1,64}")
 
 
@@ -62,7 +65,7 @@ class HookCall(msgspec.Struct, frozen=True):
     fhir_server: str
     prefetch: dict[str, msgspec.Raw]
     extension: dict[str, Any]
-    content: tuple[bytes, ...]
+    content: tuple[bytes | memoryview, ...]
 
 
 _REQUEST = msgspec.json.Decoder(HookRequest)
@@ -75,26 +78,33 @@ def decode_call(body: bytes, hooks: list[str]) -> HookCall:
     hook = _required(request.hook, "hook")
     if hook not in hooks:
         raise BadRequest(f"this service answers {', '.join(hooks)}", field="hook")
-    instance = _matching(_required(request.hook_instance, "hookInstance"), _UUID, "hookInstance")
+    instance = _matching(
+        _required(request.hook_instance, "hookInstance"), _UUID, "hookInstance", "a UUID"
+    )
     raw_context = _required(bytes(request.context), "context")
     context = _check_context(hook, _decode(_CONTEXT, raw_context, "context"))
     extension = request.extension or {}
     _check_fhir_version(extension)
     prefetch = request.prefetch or {}
+    fhir_server = _check_fhir_server(request.fhir_server)
     return HookCall(
         hook=hook,
         hook_instance=HookInstance(instance.lower()),
         patient_id=context.patient_id or "",
         user_id=context.user_id or "",
         encounter_id=context.encounter_id,
-        fhir_server=request.fhir_server or "",
+        fhir_server=fhir_server,
         prefetch=prefetch,
         extension=extension,
         content=(
             raw_context,
-            (request.fhir_server or "").encode(),
+            fhir_server.encode(),
             msgspec.json.encode(extension, order="sorted"),
-            *(part for key in sorted(prefetch) for part in (key.encode(), bytes(prefetch[key]))),
+            *(
+                part
+                for key in sorted(prefetch)
+                for part in (key.encode(), memoryview(prefetch[key]))
+            ),
         ),
     )
 
@@ -118,24 +128,34 @@ def _required(value: Any, field: str) -> Any:
     return value
 
 
-def _matching(value: str, pattern: re.Pattern[str], field: str) -> str:
+def _matching(value: str, pattern: re.Pattern[str], field: str, form: str) -> str:
     if not pattern.fullmatch(value):
-        raise BadRequest(f"{field} has not the form it should have", field=field)
+        raise BadRequest(f"{field} must be {form}", field=field)
     return value
+
+
+def _check_fhir_server(url: str | None) -> str:
+    """The FHIR base without a trailing slash, so that a base has one pseudonym; "" for none."""
+    if url is None:
+        return ""
+    _matching(url[: LONGEST_URL + 1], _FHIR_SERVER, "fhirServer", "an http or https URL")
+    if len(url) > LONGEST_URL:
+        raise BadRequest(f"fhirServer is longer than {LONGEST_URL}", field="fhirServer")
+    return url.rstrip("/")
 
 
 def _check_context(hook: str, context: Context) -> Context:
     named = {
-        "userId": (context.user_id, _USER),
-        "patientId": (context.patient_id, _FHIR_ID),
-        "encounterId": (context.encounter_id, _FHIR_ID),
+        "userId": (context.user_id, _USER, "Practitioner/<id> or another kind of user"),
+        "patientId": (context.patient_id, _FHIR_ID, "a FHIR id, without a type in front"),
+        "encounterId": (context.encounter_id, _FHIR_ID, "a FHIR id, without a type in front"),
     }
-    for name, (value, pattern) in named.items():
+    for name, (value, pattern, form) in named.items():
         field = f"context.{name}"
         if name in REQUIRED_CONTEXT[hook]:
             _required(value, field)
         if value is not None:
-            _matching(value, pattern, field)
+            _matching(value, pattern, field, form)
     return context
 
 
@@ -144,6 +164,23 @@ def _check_fhir_version(extension: dict[str, Any]) -> None:
     said = extension.get(EXTENSION_FHIR_VERSION)
     if isinstance(said, str) and re.search(r"DSTU|STU|\b[1-3]\.\d|/[1-3]\.", said.upper()):
         raise BadRequest("this service speaks FHIR R4", field=f"extension.{EXTENSION_FHIR_VERSION}")
+
+
+def require_patient(package: Package, gathered: Gathered, patient_id: str) -> None:
+    """Refuse a prefetch that does not hold the patient of the context.
+
+    PreconditionFailed where it holds no Patient (a `null` says that there is none), BadRequest
+    where it holds another; both name the prefetch key.
+    """
+    asked = next(
+        (k for k, q in package.expected.items() if q.resource_type == "Patient"), "patient"
+    )
+    field = f"prefetch.{asked}"
+    patients = gathered.of("Patient")
+    if not patients:
+        raise PreconditionFailed("no Patient was sent", field=field)
+    if all(patient.id != patient_id for patient in patients):
+        raise BadRequest("the Patient is not that of context.patientId", field=field)
 
 
 def refused_input(error: UnreadableInput) -> BadRequest:

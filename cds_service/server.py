@@ -18,8 +18,8 @@ import structlog
 import uvicorn
 
 from cds_service.app import create_app
-from cds_service.errors import SetupError
-from cds_service.service import open_registry
+from cds_service.errors import OurFault, SetupError
+from cds_service.service import open_log, open_registry
 from cds_service.settings import Settings, check_fit_to_serve
 
 DEMO_PATIENT = "demo/hook-request.json"
@@ -28,21 +28,29 @@ _GC_THRESHOLD = 100_000
 
 
 def run(settings: Settings, *, demo: bool) -> None:
-    """Serve until told to stop. Raises SetupError where the settings are not fit to serve."""
+    """Serve until told to stop.
+
+    Raises SetupError where settings or database are not fit to serve, OurFault where the server
+    ends before it began.
+    """
     check_fit_to_serve(settings)
-    configure_logging()
+    open_log(settings).stop()
     listener = _listen(settings)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     registry = open_registry(settings)
     for name, fault in registry.refused.items():
         print(f"varsel: {name} refused: {fault}", file=sys.stderr)
+    configure_logging()
     app = create_app(settings, registry)
     _settle_memory()
     _say_where(settings)
     if demo:
         threading.Thread(target=_show_demo, args=(settings,), daemon=True).start()
     config = uvicorn.Config(app, log_config=None, access_log=False, loop="auto", http="httptools")
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise OurFault("the service did not start")
 
 
 def _listen(settings: Settings) -> socket.socket:

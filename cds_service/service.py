@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cds_service.callers import Caller, Callers, read_callers
-from cds_service.db.log import PredictionLog
+from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.migrate import check_revision, upgrade
 from cds_service.errors import SetupError
 from cds_service.privacy import Privacy
 from cds_service.settings import Settings, read_settings
@@ -29,15 +30,37 @@ def open_registry(settings: Settings) -> Registry:
     return load_registry(all_folders(settings), allow_synthetic=settings.allows_synthetic)
 
 
+def open_log(settings: Settings) -> PredictionLog:
+    """The prediction log, its database at this software's revision; demo brings it there itself.
+
+    Raises SetupError where it is not.
+    """
+    engine = open_engine(settings.database)
+    if settings.is_demo:
+        upgrade(engine)
+    check_revision(engine)
+    return PredictionLog(engine)
+
+
 def open_callers(settings: Settings) -> Callers:
-    """The allow-list; in demo without one, everybody on this machine is the demo caller."""
+    """The allow-list; in demo without one, everybody on this machine is the demo caller.
+
+    Raises SetupError where there is none outside the demo profile.
+    """
     if settings.callers_file:
         return read_callers(settings.callers_file)
+    if not settings.is_demo:
+        raise SetupError("VARSEL_CALLERS_FILE is not set")
     return Callers(open_to=Caller("demo", settings.organisation))
 
 
 def all_folders(settings: Settings) -> list[Path]:
-    """The folders of all packages here, bundled and the site's own."""
+    """The folders of all packages here, bundled and the site's own.
+
+    Raises SetupError where the site's folder is not there.
+    """
+    if settings.models_dir and not settings.models_dir.is_dir():
+        raise SetupError(f"VARSEL_MODELS_DIR: {settings.models_dir} is not a folder")
     roots = [BUNDLED, *([settings.models_dir] if settings.models_dir else [])]
     return package_folders(*roots)
 

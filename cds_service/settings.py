@@ -11,10 +11,9 @@ import base64
 import binascii
 import json
 import secrets
-from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -36,7 +35,9 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on; demo allows loopback only")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on")
     base_url: str | None = Field(
-        None, description="The service's own URL as clients see it; default http://host:port"
+        None,
+        pattern=r"^https?://[^\s/]+[^\s]*$",
+        description="The service's own URL as clients see it; default http://host:port",
     )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the prediction log; demo: SQLite in the state folder"
@@ -54,7 +55,11 @@ class Settings(BaseSettings):
         None, description="TOML file of the callers allowed in; production needs it"
     )
     organisation: str = Field(
-        "demo", description="Organisation of callers that name none (demo only)"
+        "demo",
+        min_length=1,
+        max_length=64,
+        description="Organisation that calls without a caller are logged under: those of the demo "
+        "profile and of `varsel score --log`",
     )
     language: Literal["da", "en"] = Field(
         "da", description="Language of cards where the caller asks for none (Accept-Language)"
@@ -110,7 +115,7 @@ class Settings(BaseSettings):
         """The URL of the prediction log."""
         return self.database_url or f"sqlite:///{self.state_dir / 'varsel.db'}"
 
-    @cached_property
+    @property
     def keys(self) -> Keys:
         """The keys of pseudonyms and seals; demo makes its own and keeps them in the state folder.
 
@@ -121,9 +126,10 @@ class Settings(BaseSettings):
                 pseudonym=_key("VARSEL_PSEUDONYM_KEY", self.pseudonym_key.get_secret_value()),
                 seal=_key("VARSEL_SEAL_KEY", self.seal_key.get_secret_value()),
             )
-        if not self.is_demo:
-            raise SetupError("VARSEL_PSEUDONYM_KEY and VARSEL_SEAL_KEY are not set")
-        return _demo_keys(self.state_dir)
+        if self.is_demo and not (self.pseudonym_key or self.seal_key):
+            return _demo_keys(self.state_dir)
+        given = {"VARSEL_PSEUDONYM_KEY": self.pseudonym_key, "VARSEL_SEAL_KEY": self.seal_key}
+        raise SetupError("; ".join(f"{k} is not set" for k, key in given.items() if key is None))
 
 
 class Keys:
@@ -136,10 +142,13 @@ class Keys:
         self.seal = seal
 
 
-def read_settings() -> Settings:
-    """The settings of the environment; SetupError names each variable that is wrong."""
+def read_settings(**given: Any) -> Settings:
+    """The settings of the environment, with those `given` (by field name) in their place.
+
+    SetupError names each variable that is wrong.
+    """
     try:
-        return Settings()
+        return Settings(**given)
     except ValidationError as error:
         faults = [
             f"VARSEL_{'_'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
@@ -195,7 +204,10 @@ def _demo_keys(state_dir: Path) -> Keys:
             name: base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
             for name in ("pseudonym", "seal")
         }
-        path.touch(mode=0o600, exist_ok=False)
+        path.touch(mode=0o600)
         path.write_text(json.dumps(made), encoding="utf-8")
-    read = json.loads(path.read_text(encoding="utf-8"))
-    return Keys(_key(str(path), read["pseudonym"]), _key(str(path), read["seal"]))
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return Keys(_key(str(path), read["pseudonym"]), _key(str(path), read["seal"]))
+    except (ValueError, KeyError, TypeError):
+        raise SetupError(f"{path} is not what the demo wrote there") from None

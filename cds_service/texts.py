@@ -39,6 +39,7 @@ class Texts:
     insufficient_summary_many: str
     insufficient_detail: str
     troubles: str
+    unread: str
     alarm_summary: str
     alarm_what: str
     alarm_detail: str
@@ -85,6 +86,7 @@ DANISH = Texts(
         "Beregningen kræver også:"
     ),
     troubles="Kunne ikke læses: {what}.",
+    unread="**Kunne ikke læses:** {n} slags oplysninger; se forklaringen.",
     alarm_summary="Kontrollér måling eller patient nu: {what}",
     alarm_what="{label} {value} {unit} ({time})",
     alarm_detail=(
@@ -133,6 +135,7 @@ ENGLISH = Texts(
         "Not enough data for a sound estimate, so no number is shown. It also needs:"
     ),
     troubles="Could not be read: {what}.",
+    unread="**Could not be read:** {n} kinds of data; see the explanation.",
     alarm_summary="Check the measurement or the patient now: {what}",
     alarm_what="{label} {value} {unit} ({time})",
     alarm_detail=(

@@ -1,7 +1,8 @@
-"""What routes share: the service they run in, the language asked for, the Bundle of errors."""
+"""What routes share: the service they run in, and the language the caller asks for."""
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 from fastapi import Request
@@ -14,21 +15,21 @@ def service_of(request: Request) -> Service:
     return cast("Service", request.app.state.service)
 
 
+_LONGEST_HEADER = 200
+# RFC 9110 12.5.4: a language range, and a weight from 0 to 1 with at most three decimals
+_RANGE = re.compile(
+    r"\s*([a-z]{1,8})(?:-[a-z0-9-]*)?\s*"
+    r"(?:;\s*q=\s*(0(?:\.\d{0,3})?|1(?:\.0{0,3})?))?\s*",
+    re.IGNORECASE,
+)
+
+
 def language_of(request: Request, default: str) -> str:
     """Danish or English: the first of the two in Accept-Language, by weight; else the default."""
     header = request.headers.get("accept-language")
     if not header:
         return default
-    ranked: list[tuple[float, int, str]] = []
-    for place, part in enumerate(header[:200].split(",")):
-        tag, _, weight = part.strip().partition(";q=")
-        ranked.append((-_weight(weight), place, tag.strip().lower()[:2]))
-    spoken = [tag for q, _, tag in sorted(ranked) if tag in ("da", "en") and q < 0]
-    return spoken[0] if spoken else default
-
-
-def _weight(text: str) -> float:
-    try:
-        return float(text) if text else 1.0
-    except ValueError:
-        return 0.0
+    found = [_RANGE.fullmatch(part) for part in header[:_LONGEST_HEADER].split(",")]
+    weighed = [(float(m.group(2) or 1), m.group(1).lower()) for m in found if m]
+    spoken = [(weight, tag) for weight, tag in weighed if tag in ("da", "en") and weight > 0]
+    return max(spoken, key=lambda pair: pair[0])[1] if spoken else default

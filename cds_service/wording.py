@@ -10,11 +10,11 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
+from unicodedata import category
 
 from fhir_adapters.clock import parse_time, to_datetime
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>()#+!|~&]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _UNITS = {
     "umol/L": "µmol/L", "10*9/L": "10⁹/L", "mm[Hg]": "mmHg", "Cel": "°C",
     "a": "", "1": "", "{score}": "",
@@ -51,9 +51,17 @@ def day_and_time(moment: str, zone: tzinfo, language: str) -> str:
     return at.strftime("%d.%m.%Y kl. %H.%M")
 
 
+def printable(text: str) -> str:
+    """The text without control, formatting (bidirectional), unassigned and surrogate characters.
+
+    What is left is letters, marks, digits, punctuation, symbols and spaces, on one line.
+    """
+    return "".join(c for c in text if c.isprintable() or category(c) == "Zs")
+
+
 def plain(text: str, longest: int = 60) -> str:
     """Text from outside made harmless: no control or bidirectional characters, markup escaped."""
-    cleaned = _CONTROL.sub("", text)[:longest]
+    cleaned = printable(text)[:longest]
     return _MARKUP.sub(lambda found: "\\" + found.group(0), cleaned)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +15,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx2 import Response
 
 from cds_service.app import create_app
 from cds_service.settings import Settings
@@ -51,12 +56,18 @@ def client(settings: Settings, registry: Registry) -> Iterator[TestClient]:
         yield running
 
 
-@pytest.fixture
-def hook_request() -> dict[str, Any]:
-    """The bundled demo request: a patient with a high risk, replayed at the newest resource."""
+@pytest.fixture(scope="session")
+def demo_request() -> dict[str, Any]:
+    """The bundled demo request, not to be changed."""
     text = files("cds_service").joinpath("demo/hook-request.json").read_text(encoding="utf-8")
     request: dict[str, Any] = json.loads(text)
     return request
+
+
+@pytest.fixture
+def hook_request(demo_request: dict[str, Any]) -> dict[str, Any]:
+    """The bundled demo request: a patient with a high risk, replayed at the newest resource."""
+    return copy.deepcopy(demo_request)
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +77,51 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return folder
+
+
+Change = Mapping[str, Any]
+Changed = Callable[[Change], dict[str, Any]]
+Post = Callable[[Change], Response]
+
+
+@pytest.fixture
+def changed(hook_request: dict[str, Any]) -> Changed:
+    """The demo request under a new hookInstance, with values put at `/` paths; `...` removes."""
+
+    def make(changes: Change) -> dict[str, Any]:
+        request = copy.deepcopy(hook_request)
+        request["hookInstance"] = str(uuid.uuid4())
+        for path, value in changes.items():
+            *way, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+            place: Any = request
+            for part in way:
+                place = place[part]
+            if value is ...:
+                del place[last]
+            else:
+                place[last] = value
+        return request
+
+    return make
+
+
+@pytest.fixture
+def post(client: TestClient, changed: Changed) -> Post:
+    """Posts the demo request with some changes, as a new call."""
+
+    def send(changes: Change) -> Response:
+        return client.post("/cds-services/readmission-30d", json=changed(changes))
+
+    return send
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Callable[[], list[sqlite3.Row]]:
+    """Reads all rows of the prediction log of `client`, past the service."""
+
+    def read() -> list[sqlite3.Row]:
+        with closing(sqlite3.connect(tmp_path / "varsel.db")) as connection:
+            connection.row_factory = sqlite3.Row
+            return connection.execute("SELECT * FROM predictions ORDER BY computed_at").fetchall()
+
+    return read

@@ -13,7 +13,8 @@ import typer
 
 from cds_service import __version__
 from cds_service.cli import cohorts, operate, packages, scoring, studies
-from cds_service.errors import RequestRefused, SetupError
+from cds_service.errors import OurFault, RequestRefused, SetupError
+from cds_service.wording import printable
 from fhir_adapters.errors import FhirError
 from models.errors import ModelError
 
@@ -47,6 +48,16 @@ app.command("validate")(studies.validate)
 app.command("drift")(studies.drift)
 
 
+EXTRAS = {
+    "statsmodels": "study",
+    "matplotlib": "study",
+    "pyarrow": "study",
+    "sklearn": "study",
+    "evidently": "drift",
+}
+"""Modules that only an extra brings, and which."""
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
         print(__version__)
@@ -63,11 +74,24 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; bad input and setup end with 2 and one line that names the fault."""
+    """Run the command; bad input and setup end with 2, our faults with 1, both with one line."""
     try:
         app()
     except (SetupError, RequestRefused, FhirError, ModelError) as error:
         field = getattr(error, "field", None)
         where = f"{field}: " if field and field not in str(error) else ""
-        print(f"varsel: {where}{error}", file=sys.stderr)
+        print(printable(f"varsel: {where}{error}"), file=sys.stderr)
         raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").split(".")[0])
+        if extra is None:
+            raise
+        print(
+            f"varsel: this command needs the {extra} extra ({error.name} is not installed): "
+            "install requirements-extras.txt",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+    except OurFault as error:
+        print(f"varsel: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

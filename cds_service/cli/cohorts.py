@@ -63,11 +63,14 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Write features and outcomes of every eligible index stay to a Parquet file."""
+    import pyarrow
+    from pyarrow import parquet
+
     spec = read_specification(find_folder(model))
     folder_to_write(out.parent)
     with progress_bar("patients") as told:
         cohort = build_cohort(spec, folder_to_read(ndjson_dir, "NDJSON_DIR"), progress=told)
-    cohort.frame.to_parquet(out, index=False)
+    parquet.write_table(pyarrow.Table.from_pandas(cohort.frame, preserve_index=False), out)
     states = {str(k): int(v) for k, v in cohort.frame["state"].value_counts().items()}
     if as_json:
         print_json(

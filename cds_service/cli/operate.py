@@ -13,7 +13,7 @@ import typer
 from cds_service.cli.console import JSON_HELP, print_json
 from cds_service.db.log import PredictionLog, open_engine
 from cds_service.db.migrate import check_revision, upgrade
-from cds_service.errors import NotDurable, SetupError
+from cds_service.errors import LogUnavailable, SetupError
 from cds_service.service import open_callers, open_registry
 from cds_service.settings import Settings, check_fit_to_serve, read_settings
 
@@ -29,9 +29,7 @@ def serve(
     from cds_service.server import run
 
     given: dict[str, Any] = {"host": host, "port": port}
-    settings = read_settings().model_copy(
-        update={name: value for name, value in given.items() if value is not None}
-    )
+    settings = read_settings(**{k: value for k, value in given.items() if value is not None})
     run(settings, demo=demo)
 
 
@@ -62,11 +60,12 @@ def openapi(
 def openapi_files() -> dict[str, str]:
     """The committed files of `openapi/`, by name."""
     from cds_service import docs
-    from cds_service.app import create_app
-    from models.registry import Registry
+    from cds_service.app import bare_app
 
-    app = create_app(Settings(profile="demo"), Registry({}, {}))
-    contents = {"openapi.json": app.openapi(), "prediction.schema.json": docs.prediction_schema()}
+    contents = {
+        "openapi.json": bare_app().openapi(),
+        "prediction.schema.json": docs.prediction_schema(),
+    }
     return {
         name: json.dumps(content, ensure_ascii=False, indent=2) + "\n"
         for name, content in contents.items()
@@ -101,7 +100,7 @@ def examine(settings: Settings) -> list[dict[str, Any]]:
     for name, check in checks.items():
         try:
             findings.append({"check": name, "ok": True, "says": check(settings)})
-        except (SetupError, NotDurable) as error:
+        except (SetupError, LogUnavailable) as error:
             findings.append({"check": name, "ok": False, "says": str(error)})
     return findings
 

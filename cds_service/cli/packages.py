@@ -82,7 +82,11 @@ def check(
 
 def card(model: Annotated[str, typer.Argument(help="Model id")], as_json: Json = False) -> None:
     """Print the model card."""
-    text = (find_folder(model) / "MODEL_CARD.md").read_text(encoding="utf-8")
+    folder = find_folder(model)
+    try:
+        text = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    except OSError as error:
+        raise PackageRefused(folder.name, f"MODEL_CARD.md: {error.strerror}") from None
     if as_json:
         print_json({"id": model, "card": text})
     else:

@@ -23,13 +23,11 @@ from cds_service.assess import (
 )
 from cds_service.cards import Setting
 from cds_service.cli.console import JSON_HELP, print_json
-from cds_service.db.log import PredictionLog, open_engine
-from cds_service.db.migrate import check_revision, upgrade
 from cds_service.errors import BadRequest, SetupError
 from cds_service.privacy import Privacy
-from cds_service.protocol import decode_call
+from cds_service.protocol import decode_call, require_patient
 from cds_service.routes.hooks import moment_of
-from cds_service.service import all_folders, find_folder
+from cds_service.service import all_folders, find_folder, open_log
 from cds_service.settings import Settings, read_settings
 from cds_service.terminal import terminal_card
 from fhir_adapters.decode import Gathered, decode_bundle, decode_prefetch
@@ -110,11 +108,21 @@ def read_input(file: str, limit: int) -> bytes:
 
 
 def _unzip(raw: bytes, limit: int, file: str) -> bytes:
-    unzipping = zlib.decompressobj(wbits=31)
-    try:
-        return unzipping.decompress(raw, limit + 1)
-    except zlib.error:
-        raise BadRequest("not a whole gzip file", field=file) from None
+    """The text of a gzip file, all its members; reading stops one byte past the limit."""
+    parts: list[bytes] = []
+    size = 0
+    while raw and size <= limit:
+        unzipping = zlib.decompressobj(wbits=31)
+        try:
+            part = unzipping.decompress(raw, limit + 1 - size)
+        except zlib.error:
+            raise BadRequest("not a whole gzip file", field=file) from None
+        size += len(part)
+        if not unzipping.eof and size <= limit:
+            raise BadRequest("not a whole gzip file", field=file)
+        parts.append(part)
+        raw = unzipping.unused_data
+    return b"".join(parts)
 
 
 def score_one(
@@ -132,6 +140,8 @@ def score_one(
     else:
         gathered = decode_bundle(raw)
     require_answers(package, gathered)
+    if patient_id is not None:
+        require_patient(package, gathered, patient_id)
     now = time.time()
     question = Question(
         prediction_id=str(uuid.uuid4()),
@@ -154,12 +164,8 @@ def _with_a_patient(gathered: Gathered) -> Gathered:
 
 
 def _store(answers: list[Assessment], settings: Settings) -> None:
-    engine = open_engine(settings.database)
-    if settings.is_demo:
-        upgrade(engine)
-    check_revision(engine)
     privacy = Privacy(settings.keys)
-    with PredictionLog(engine) as log:
+    with open_log(settings) as log:
         for answer in answers:
             p = answer.prediction
             asked = Asked(

@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, select
+from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, event, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from cds_service.db.tables import predictions
-from cds_service.errors import AlreadyUsed, NotDurable
+from cds_service.errors import AlreadyUsed, LogUnavailable, NotDurable, SetupError
 
 Row = dict[str, Any]
-_INSERT: dict[str, Any] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+_INSERT: dict[str, Any] = {
+    "sqlite": sqlite.insert(predictions).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(predictions).on_conflict_do_nothing(),
+}
+"""One statement for every row, built once."""
 _LARGEST_GROUP = 256
 
 
@@ -35,8 +39,17 @@ class Stored:
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for the log's database; SQLite made durable and readable while written to."""
-    engine = create_engine(url)
+    """An engine for the log's database; SQLite made durable and readable while written to.
+
+    Raises SetupError where the URL is not one, or of a database this software does not speak to.
+    """
+    try:
+        engine = create_engine(url)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        fault = type(error).__name__
+        raise SetupError(f"VARSEL_DATABASE_URL: not a database to be used ({fault})") from None
+    if engine.dialect.name not in _INSERT:
+        raise SetupError(f"VARSEL_DATABASE_URL: {engine.dialect.name} is not supported")
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _make_sqlite_durable)
     return engine
@@ -83,7 +96,7 @@ class PredictionLog:
         """A future that ends when the row is durable, or the same call's earlier row was found.
 
         It raises AlreadyUsed where the hookInstance came before with other content, NotDurable
-        where the database did not commit.
+        where the database did not commit. A future cancelled before its turn leaves no row.
         """
         future: Future[Stored] = Future()
         self._waiting.put((row, future))
@@ -95,8 +108,10 @@ class PredictionLog:
             while len(group) < _LARGEST_GROUP and not self._waiting.empty():
                 group.append(self._waiting.get())
             rows = [item for item in group if item is not None]
-            if rows:
-                self._commit(rows)
+            # from here on nobody can cancel, so that the answer always finds its future
+            awaited = [item for item in rows if item[1].set_running_or_notify_cancel()]
+            if awaited:
+                self._commit(awaited)
             if len(rows) < len(group):
                 return
 
@@ -105,7 +120,7 @@ class PredictionLog:
         try:
             with self.engine.begin() as connection:
                 outcomes = [_insert(connection, row) for row, _ in rows]
-        except SQLAlchemyError as error:
+        except Exception as error:  # noqa: BLE001 - a row must not end the writer of all others
             if len(rows) > 1:
                 for one in rows:
                     self._commit([one])
@@ -121,10 +136,10 @@ class PredictionLog:
     # ---- reading ----------------------------------------------------------------------------
 
     def read(self, prediction_id: str) -> RowMapping | None:
-        """The row of a prediction; None where there is none."""
-        with self.engine.connect() as connection:
-            query = select(predictions).where(predictions.c.prediction_id == prediction_id)
-            return connection.execute(query).mappings().one_or_none()
+        """The row of a prediction; None where there is none. Raises LogUnavailable."""
+        query = select(predictions).where(predictions.c.prediction_id == prediction_id)
+        found = self._read(query)
+        return found[0] if found else None
 
     def features_since(self, model_id: str, since: datetime) -> list[RowMapping]:
         """Features and documents of a model's scored predictions from a time on, oldest first."""
@@ -138,26 +153,28 @@ class PredictionLog:
             .where(predictions.c.status == "scored")
             .order_by(predictions.c.as_of)
         )
-        with self.engine.connect() as connection:
-            return list(connection.execute(query).mappings().all())
+        return self._read(query)
 
     def ping(self) -> None:
-        """Raise NotDurable where the database does not answer."""
+        """Raise LogUnavailable where the database does not answer."""
+        self._read(select(predictions.c.prediction_id).limit(1))
+
+    def _read(self, query: Select[Any]) -> list[RowMapping]:
         try:
             with self.engine.connect() as connection:
-                connection.execute(select(predictions.c.prediction_id).limit(1))
+                return list(connection.execute(query).mappings().all())
         except SQLAlchemyError as error:
-            raise _not_durable(error) from None
+            fault = type(error).__name__
+            raise LogUnavailable(f"the prediction log cannot be read ({fault})") from None
 
 
-def _not_durable(error: SQLAlchemyError) -> NotDurable:
+def _not_durable(error: Exception) -> NotDurable:
     """The error without the statement's parameters, which hold the row."""
     return NotDurable(f"the prediction log did not commit ({type(error).__name__})")
 
 
 def _insert(connection: Connection, row: Row) -> Stored | AlreadyUsed:
-    insert = _INSERT[connection.dialect.name]
-    made = connection.execute(insert(predictions).values(row).on_conflict_do_nothing())
+    made = connection.execute(_INSERT[connection.dialect.name], row)
     if made.rowcount:
         return Stored(row["response"], replayed=False)
     c = predictions.c

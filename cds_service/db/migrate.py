@@ -8,7 +8,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from cds_service.errors import SetupError
 
@@ -23,11 +25,21 @@ def _config(engine: Engine) -> Config:
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the database to this software's newest revision, making it where it is empty."""
+    """Bring the database to this software's newest revision, making it where it is empty.
+
+    Raises SetupError where it cannot be reached or written, or is newer than this software.
+    """
     database = engine.url.database
-    if engine.dialect.name == "sqlite" and database and database != ":memory:":
-        Path(database).parent.mkdir(parents=True, exist_ok=True)
-    command.upgrade(_config(engine), "head")
+    try:
+        if engine.dialect.name == "sqlite" and database and database != ":memory:":
+            Path(database).parent.mkdir(parents=True, exist_ok=True)
+        command.upgrade(_config(engine), "head")
+    except OSError as error:
+        raise SetupError(f"the database's folder cannot be made: {error.strerror}") from None
+    except CommandError:
+        raise SetupError("the database is of a newer release than this software") from None
+    except SQLAlchemyError as error:
+        raise _unreachable(engine, error) from None
 
 
 def downgrade(engine: Engine, revision: str) -> None:
@@ -36,12 +48,21 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 def check_revision(engine: Engine) -> None:
-    """Raise SetupError where the database is not at this software's revision."""
+    """Raise SetupError where the database is not there, or not at this software's revision."""
     expected = ScriptDirectory.from_config(_config(engine)).get_current_head()
-    with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
+    try:
+        with engine.connect() as connection:
+            found = MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise _unreachable(engine, error) from None
     if found != expected:
         raise SetupError(
             f"the database is at revision {found or 'none'}, this software needs {expected}: "
             "run `varsel db upgrade`"
         )
+
+
+def _unreachable(engine: Engine, error: SQLAlchemyError) -> SetupError:
+    """What an operator is told: the URL without its password, the fault without its statement."""
+    shown = engine.url.render_as_string(hide_password=True)
+    return SetupError(f"the database {shown} cannot be used ({type(error).__name__})")

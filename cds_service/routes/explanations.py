@@ -21,7 +21,7 @@ from cds_service.errors import NotAllowedHere, UnknownService
 from cds_service.service import Service
 from cds_service.texts import TEXTS
 from cds_service.web import service_of
-from cds_service.wording import day_and_time, number, shown_unit
+from cds_service.wording import day_and_time, number, printable, shown_unit
 from models.package import Package
 from models.prediction import FeatureContribution, Prediction
 
@@ -32,6 +32,7 @@ _PAGES = Environment(
     loader=PackageLoader("cds_service", "pages"),
     autoescape=select_autoescape(default=True),
     undefined=StrictUndefined,
+    finalize=lambda value: printable(value) if isinstance(value, str) else value,
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -92,7 +93,7 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         if feature.original is None:
             return ""
         text = f"{feature.original:g}".replace(".", "." if language == "en" else ",")
-        said = f"{text} {feature.original_unit or ''}".strip()
+        said = f"{text} {shown_unit(feature.original_unit or '')}".strip()
         return "" if said == value_text(feature) else said
 
     return _PAGES.get_template(f"explanation.{language}.html").render(

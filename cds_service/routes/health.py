@@ -8,7 +8,7 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Response
 
 from cds_service import docs
-from cds_service.errors import NotDurable
+from cds_service.errors import LogUnavailable
 from cds_service.service import Service
 from cds_service.web import service_of
 
@@ -31,7 +31,7 @@ async def readiness(service: InService) -> Response:
         reasons.append("no model is served")
     try:
         await anyio.to_thread.run_sync(service.log.ping)
-    except NotDurable:
+    except LogUnavailable:
         reasons.append("the prediction log does not answer")
     body = {"status": "not-ready" if reasons else "ready", "models": models}
     return docs.json_response(

@@ -15,6 +15,7 @@ from typing import Annotated
 
 import structlog
 from fastapi import APIRouter, Depends, Path, Request, Response
+from starlette.requests import ClientDisconnect
 
 from cds_service import docs
 from cds_service.assess import (
@@ -33,6 +34,7 @@ from cds_service.protocol import (
     decode_call,
     discovery,
     refused_input,
+    require_patient,
 )
 from cds_service.service import Service
 from cds_service.web import language_of, service_of
@@ -42,6 +44,7 @@ from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import newest_time
 from models.errors import UnknownModel
 from models.package import Package
+from models.prediction import Prediction
 
 router = APIRouter(tags=["CDS Hooks"])
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.hooks")
@@ -59,23 +62,30 @@ async def discover(request: Request, service: InService) -> Response:
     return docs.json_response(discovery(packages, language))
 
 
-@router.post("/cds-services/{service_id}", **docs.HOOK)
+@router.post("/cds-services/{id}", **docs.HOOK)
 async def call_hook(
     request: Request,
     service: InService,
-    service_id: Annotated[str, Path(max_length=64, pattern=r"^[A-Za-z0-9._-]+$")],
+    service_id: Annotated[str, Path(alias="id", max_length=64, pattern=r"^[A-Za-z0-9._-]+$")],
 ) -> Response:
     """Answer a hook with cards. The prediction is committed before the answer is sent."""
     started = time.perf_counter()
     caller = service.callers.recognise(request.headers.get("authorization"))
     package = _package(service, service_id)
+    prediction, row = await _assessed(service, caller, package, request, started=started)
+    stored = await asyncio.wrap_future(service.log.store(row))
+    _report(prediction, caller, stored.replayed, started)
+    return Response(stored.response, media_type="application/json")
+
+
+async def _assessed(
+    service: Service, caller: Caller, package: Package, request: Request, *, started: float
+) -> tuple[Prediction, dict[str, object]]:
+    """The prediction and its row. What was read to make them is let go before the commit."""
     body = await _read_body(request, service.settings.max_body_bytes)
     call = decode_call(body, package.manifest.hooks)
-    assessment, row = _answer(service, caller, package, call, request)
-    assessment.timings["before_commit"] = round(1000 * (time.perf_counter() - started), 3)
-    stored = await asyncio.wrap_future(service.log.store(row))
-    _report(assessment, caller, stored.replayed, started)
-    return Response(stored.response, media_type="application/json")
+    assessment, row = _answer(service, caller, package, call, request, started=started)
+    return assessment.prediction, row
 
 
 def _package(service: Service, service_id: str) -> Package:
@@ -90,24 +100,39 @@ async def _read_body(request: Request, limit: int) -> bytes:
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media_type not in JSON_TYPES:
         raise WrongMediaType("the body must be application/json", field="Content-Type")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise WrongMediaType("the body must not be compressed", field="Content-Encoding")
     length = request.headers.get("content-length", "0")
     too_large = TooLarge(f"the body is larger than {limit} bytes", field="$")
-    if length.isdigit() and int(length) > limit:
+    if length.isdecimal() and int(length) > limit:
         raise too_large
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > limit:
-            raise too_large
-        chunks.append(chunk)
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_large
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise BadRequest("the body ended early", field="$") from None
     return b"".join(chunks)
 
 
 def _answer(
-    service: Service, caller: Caller, package: Package, call: HookCall, request: Request
+    service: Service,
+    caller: Caller,
+    package: Package,
+    call: HookCall,
+    request: Request,
+    *,
+    started: float,
 ) -> tuple[Assessment, dict[str, object]]:
-    """The assessment of a call and the row that must be committed before it is shown."""
+    """The assessment of a call and the row that must be committed before it is shown.
+
+    `timings` of the row, in milliseconds: reading and checking the request, decoding FHIR, then the
+    stages of `assess`, and all of it since `started`.
+    """
     settings = service.settings
     prediction_id = service.privacy.prediction_id(
         caller.organisation, package.id, call.hook, call.hook_instance
@@ -117,6 +142,7 @@ def _answer(
     try:
         gathered = decode_prefetch(call.prefetch, package.expected)
         require_answers(package, gathered)
+        require_patient(package, gathered, call.patient_id)
         question = Question(
             prediction_id=prediction_id,
             patient_id=call.patient_id,
@@ -127,11 +153,16 @@ def _answer(
             zone=settings.zone,
             page_url=f"{settings.url}/explanations/{prediction_id}" if settings.is_demo else None,
         )
-        decoded = round(1000 * (time.perf_counter() - decoding), 3)
+        decoded = time.perf_counter()
         assessment = assess(package, gathered, question)
     except UnreadableInput as error:
         raise refused_input(error) from None
-    assessment.timings = {"decode": decoded, **assessment.timings}
+    assessment.timings = {
+        "request": _milliseconds(started, decoding),
+        "decode": _milliseconds(decoding, decoded),
+        **assessment.timings,
+        "total": _milliseconds(started, time.perf_counter()),
+    }
     asked = Asked(
         organisation=caller.organisation,
         caller=caller.name,
@@ -142,8 +173,13 @@ def _answer(
         patient_id=call.patient_id,
         encounter_id=call.encounter_id,
         user_id=call.user_id,
+        unit=caller.unit,
     )
     return assessment, log_row(assessment, asked, service.privacy)
+
+
+def _milliseconds(start: float, end: float) -> float:
+    return round(1000 * (end - start), 3)
 
 
 def _as_of(call: HookCall, gathered: Gathered, service: Service, now: float) -> float:
@@ -172,9 +208,8 @@ def moment_of(wanted: str, gathered: Gathered, zone: tzinfo, field: str) -> floa
         raise BadRequest("must be a dateTime or 'latest'", field=field) from None
 
 
-def _report(assessment: Assessment, caller: Caller, replayed: bool, started: float) -> None:
+def _report(p: Prediction, caller: Caller, replayed: bool, started: float) -> None:
     """One line in the service's log: ids, counts and times, nothing of the patient."""
-    p = assessment.prediction
     events.log(
         logging.INFO,
         "answered",

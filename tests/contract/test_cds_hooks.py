@@ -1,0 +1,262 @@
+"""What a CDS Hooks 2.0.1 client may rely on, checked as Inferno's kit and the specification do.
+
+Paragraph numbers are those of the specification's checklist: no null or empty member (2), discovery
+(4, 5), cards (18 to 26).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from httpx2 import Response
+
+from cds_service.app import create_app
+from cds_service.settings import Settings
+from models.registry import Registry
+
+Change = Mapping[str, Any]
+Changed = Callable[[Change], dict[str, Any]]
+Post = Callable[[Change], Response]
+
+
+def oxygen_saturation(percent: float, at: str) -> dict[str, Any]:
+    """A searchset of one saturation."""
+    observation = {
+        "resourceType": "Observation",
+        "id": "spo2",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "59408-5"}]},
+        "effectiveDateTime": at,
+        "valueQuantity": {
+            "value": percent,
+            "unit": "%",
+            "system": "http://unitsofmeasure.org",
+            "code": "%",
+        },
+    }
+    return {"resourceType": "Bundle", "type": "searchset", "entry": [{"resource": observation}]}
+
+
+def kinds(demo: Mapping[str, Any]) -> dict[str, Change]:
+    """What to change in the demo request for each kind of answer."""
+    newest = demo["prefetch"]["vitals"]["entry"][0]["resource"]["effectiveDateTime"]
+    alarm = {"prefetch/vitals": oxygen_saturation(31, newest)}
+    return {
+        "scored": {},
+        "insufficient": {"prefetch/laboratory": None},
+        "alarm": alarm,
+        "alarm without a score": {**alarm, "prefetch/laboratory": None},
+        "not eligible": {"prefetch/encounters": None},
+        "unreadable parts": {
+            "prefetch/vitals/entry/0/resource/effectiveDateTime": ["not a time"],
+            "prefetch/conditions": {"resourceType": "OperationOutcome", "issue": []},
+        },
+    }
+
+
+CARDS = {
+    "scored": 1,
+    "insufficient": 1,
+    "alarm": 2,
+    "alarm without a score": 2,
+    "not eligible": 0,
+    "unreadable parts": 1,
+}
+
+
+def empty_members(value: Any, path: str = "$") -> Iterator[str]:
+    """The paths of nulls and of empty strings, arrays and objects, `cards: []` apart."""
+    if (value is None or value in ("", [], {})) and path != "$.cards":
+        yield path
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from empty_members(part, f"{path}.{key}")
+    elif isinstance(value, list):
+        for place, part in enumerate(value):
+            yield from empty_members(part, f"{path}[{place}]")
+
+
+# ---- discovery ------------------------------------------------------------------------------
+
+
+def test_discovery_lists_each_service_with_what_a_client_needs(client: TestClient) -> None:
+    """200 and JSON; hook, id, title and description are text; nothing is null or empty."""
+    answer = client.get("/cds-services")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    services = answer.json()["services"]
+    assert {(s["hook"], s["id"]) for s in services} == {
+        ("encounter-discharge", "readmission-30d"),
+        ("patient-view", "readmission-30d"),
+    }
+    for service in services:
+        for name in ("hook", "id", "title", "description"):
+            assert isinstance(service[name], str)
+    assert list(empty_members(answer.json())) == []
+
+
+def test_prefetch_templates_use_only_what_the_specification_recommends(client: TestClient) -> None:
+    """A read, or a search by patient, token, `_sort` and `_count`; tokens of the context alone."""
+    (templates, *_) = [s["prefetch"] for s in client.get("/cds-services").json()["services"]]
+    for template in templates.values():
+        assert re.fullmatch(
+            r"Patient/\{\{context\.patientId\}\}"
+            r"|[A-Z][A-Za-z]+\?patient=\{\{context\.patientId\}\}"
+            r"(&(category|status|code|_sort|_count)=[A-Za-z0-9,|-]+)*",
+            template,
+        ), template
+
+
+def test_an_installation_without_models_offers_no_service(settings: Settings) -> None:
+    """200 with an empty list, not an error."""
+    with TestClient(create_app(settings, Registry({}, {}))) as client:
+        assert client.get("/cds-services").json() == {"services": []}
+
+
+@pytest.mark.parametrize(
+    ("asked", "title"),
+    [
+        (None, "Akut genindlæggelse"),
+        ("en", "Acute readmission"),
+        ("en-GB,en;q=0.9,da;q=0.8", "Acute readmission"),
+        ("da;q=0.5, en; q=0.7", "Acute readmission"),
+        ("sv, nb;q=0.9", "Akut genindlæggelse"),
+    ],
+)
+def test_discovery_speaks_the_language_asked_for(
+    client: TestClient, asked: str | None, title: str
+) -> None:
+    """Danish unless Accept-Language prefers English."""
+    headers = {"Accept-Language": asked} if asked else {}
+    (first, *_) = client.get("/cds-services", headers=headers).json()["services"]
+    assert first["title"] == title
+
+
+# ---- cards ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("language", ["da", "en"])
+@pytest.mark.parametrize("kind", CARDS)
+def test_every_card_is_valid_by_cds_hooks(
+    client: TestClient, demo_request: Mapping[str, Any], changed: Changed, kind: str, language: str
+) -> None:
+    """Summary, indicator, source, override reasons and links as the specification wants them."""
+    answer = client.post(
+        "/cds-services/readmission-30d",
+        json=changed(kinds(demo_request)[kind]),
+        headers={"Accept-Language": language},
+    )
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert set(body) == {"cards"}
+    assert len(body["cards"]) == CARDS[kind]
+    assert list(empty_members(body)) == []
+    for card in body["cards"]:
+        check_card(card)
+    assert len({card["uuid"] for card in body["cards"]}) == len(body["cards"])
+
+
+def check_card(card: dict[str, Any]) -> None:
+    """Fails where a card is not valid by CDS Hooks 2.0.1."""
+    assert str(uuid.UUID(card["uuid"])) == card["uuid"]
+    assert 0 < len(card["summary"]) < 140
+    assert "\n" not in card["summary"]
+    assert card["indicator"] in {"info", "warning", "critical"}
+    assert card["source"]["label"].startswith("Varsel · readmission-30d ")
+    topic = card["source"]["topic"]
+    # Epic: the topic's code is alphanumeric, at most 100 characters, and static per topic
+    assert re.fullmatch(r"[A-Za-z0-9]{1,100}", topic["code"])
+    assert topic["system"].startswith("https://")
+    assert topic["display"]
+    assert card["overrideReasons"]
+    for reason in card["overrideReasons"]:
+        assert set(reason) == {"code", "system", "display"}
+    for link in card["links"]:
+        assert set(link) == {"label", "url", "type"}
+        assert link["type"] == "absolute"
+        assert link["url"].startswith("http://")
+
+
+def test_a_card_speaks_danish_unless_english_is_asked_for(
+    client: TestClient, changed: Changed
+) -> None:
+    """The language of Accept-Language, and the id of the override reasons stays the same."""
+    url = "/cds-services/readmission-30d"
+    danish = client.post(url, json=changed({})).json()["cards"][0]
+    english = client.post(
+        url, json=changed({}), headers={"Accept-Language": "da;q=0.2,en-US"}
+    ).json()["cards"][0]
+    assert danish["summary"].startswith("Akut genindlæggelse inden 30 dage")
+    assert english["summary"].startswith("Acute readmission within 30 days")
+    codes = [[reason["code"] for reason in card["overrideReasons"]] for card in (danish, english)]
+    assert codes[0] == codes[1]
+    assert danish["overrideReasons"][0]["display"] != english["overrideReasons"][0]["display"]
+
+
+def test_the_site_can_choose_english(
+    settings: Settings, registry: Registry, hook_request: dict[str, Any]
+) -> None:
+    """VARSEL_LANGUAGE=en speaks English to clients that ask for no language."""
+    english = settings.model_copy(update={"language": "en"})
+    with TestClient(create_app(english, registry)) as client:
+        (card,) = client.post("/cds-services/readmission-30d", json=hook_request).json()["cards"]
+    assert card["summary"].startswith("Acute readmission within 30 days")
+
+
+def test_a_silent_service_computes_and_shows_no_card(
+    settings: Settings, registry: Registry, demo_request: Mapping[str, Any], changed: Changed
+) -> None:
+    """VARSEL_MODE=silent: an empty list for a high risk, but an alarm stands."""
+    silent = settings.model_copy(update={"mode": "silent"})
+    with TestClient(create_app(silent, registry)) as client:
+        url = "/cds-services/readmission-30d"
+        assert client.post(url, json=changed({})).json() == {"cards": []}
+        (alarm,) = client.post(url, json=changed(kinds(demo_request)["alarm"])).json()["cards"]
+    assert alarm["summary"].startswith("Kontrollér måling eller patient nu")
+
+
+def test_the_printed_numbers_of_a_card_add_up(post: Post) -> None:
+    """Comparison group, named categories and the rest give the printed risk, to the decimal."""
+    (card,) = post({}).json()["cards"]
+    printed = [
+        float(number.replace("−", "-").replace("+", "").replace(",", "."))
+        for number in re.findall(r"^\| [^|]+ \| ([+−][\d,]+) \|", card["detail"], re.MULTILINE)
+    ]
+    found = re.search(r"Øvrige: ([+−][\d,]+)\.", card["detail"])
+    assert found
+    other = float(found.group(1).replace("−", "-").replace("+", "").replace(",", "."))
+    risk, reference = (
+        float(text.replace(",", ".")) for text in re.findall(r"(\d+,\d) %", card["summary"])
+    )
+    assert printed
+    assert reference + sum(printed) + other == pytest.approx(risk, abs=1e-6)
+
+
+def test_a_client_may_call_the_same_patient_through_another_hook(post: Post) -> None:
+    """patient-view needs no encounterId, and is another prediction."""
+    discharge = post({}).json()["cards"][0]
+    view = post({"hook": "patient-view", "context/encounterId": ...}).json()["cards"][0]
+    assert view["summary"] == discharge["summary"]
+    assert view["uuid"] != discharge["uuid"]
+
+
+def test_what_a_client_adds_to_a_request_is_ignored(post: Post) -> None:
+    """Draft orders, unknown members, tokens and vendor extensions are no reason to refuse."""
+    answer = post(
+        {
+            "context/draftOrders": {"resourceType": "Bundle", "entry": [{"resource": {}}]},
+            "extension/com.epic.cdshooks.request.bpa-trigger-action": "18",
+            "extension/com.epic.cdshooks.request.fhir-version": "R4",
+            "fhirAuthorization": {"access_token": "x", "token_type": "Bearer", "expires_in": 300},
+            "unknown": [1, {"deep": None}],
+        }
+    )
+    assert answer.status_code == 200
+    assert json.loads(answer.text)["cards"]

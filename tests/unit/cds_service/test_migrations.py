@@ -1,0 +1,80 @@
+"""Migrations: the tables they make are the ones the software uses; data survive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Engine, inspect, text
+
+from cds_service.db.log import open_engine
+from cds_service.db.migrate import check_revision, downgrade, upgrade
+from cds_service.db.tables import metadata
+from cds_service.errors import SetupError
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """A database in a file of a folder that is not there yet."""
+    made = open_engine(f"sqlite:///{tmp_path / 'state' / 'log.db'}")
+    yield made
+    made.dispose()
+
+
+def test_migrations_make_exactly_the_tables_of_the_software(engine: Engine) -> None:
+    """Nothing would be left to migrate."""
+    upgrade(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_up_again_keeps_what_is_there(engine: Engine) -> None:
+    """Upgrading a database that is up to date changes nothing."""
+    upgrade(engine)
+    columns = [c["name"] for c in inspect(engine).get_columns("predictions") if not c["nullable"]]
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO predictions ({', '.join(columns)}) "
+                f"VALUES ({', '.join(repr('x') for _ in columns)})"
+            )
+        )
+    upgrade(engine)
+    check_revision(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM predictions")).scalar() == 1
+
+
+def test_down_and_up_again(engine: Engine) -> None:
+    """Down leaves no table of ours, up makes them anew."""
+    upgrade(engine)
+    downgrade(engine, "base")
+    assert inspect(engine).get_table_names() == ["alembic_version"]
+    with pytest.raises(SetupError, match="revision none"):
+        check_revision(engine)
+    upgrade(engine)
+    check_revision(engine)
+
+
+def test_a_database_of_a_newer_release_is_refused(engine: Engine) -> None:
+    """Old software does not touch it."""
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SetupError, match="newer"):
+        upgrade(engine)
+    with pytest.raises(SetupError, match="revision 9999"):
+        check_revision(engine)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """In one line."""
+    (tmp_path / "file").touch()
+    engine = open_engine(f"sqlite:///{tmp_path / 'file' / 'log.db'}")
+    with pytest.raises(SetupError):
+        upgrade(engine)
+    engine.dispose()

@@ -1,0 +1,166 @@
+"""The writer of the prediction log: groups, conflicts, failures, cancelled calls."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from cds_service.db.log import PredictionLog, Stored, open_engine
+from cds_service.db.migrate import upgrade
+from cds_service.errors import AlreadyUsed, LogUnavailable, NotDurable, SetupError
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def row(**given: Any) -> dict[str, Any]:
+    """A row that the table takes, with the fields that matter given."""
+    made: dict[str, Any] = {
+        "prediction_id": str(uuid.uuid4()), "organisation": "o", "caller": "c", "service": "s",
+        "hook": "h", "hook_instance": str(uuid.uuid4()), "content_digest": "d",
+        "model_id": "m", "model_version": "1", "package_checksum": "x", "software_version": "1",
+        "mode": "live", "language": "da", "patient_pseudonym": "p", "as_of": NOW,
+        "computed_at": NOW, "status": "scored", "returned": "card", "features": "[]",
+        "document": "{}", "response": "{}", "timings": "{}", "sealed": b"",
+    }  # fmt: skip
+    return made | given
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """A migrated database in a file."""
+    made = open_engine(f"sqlite:///{tmp_path / 'log.db'}")
+    upgrade(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def commits(engine: Engine) -> list[int]:
+    """Counts commits: one entry for each."""
+    counted: list[int] = []
+    event.listen(engine, "commit", lambda _: counted.append(1))
+    return counted
+
+
+def test_rows_that_wait_together_are_committed_together(engine: Engine, commits: list[int]) -> None:
+    """A hundred rows, one commit."""
+    log = PredictionLog(engine)
+    waiting = [log.store(row()) for _ in range(100)]
+    with log:
+        assert [future.result(10).replayed for future in waiting] == [False] * 100
+    assert len(commits) == 1
+
+
+def test_a_row_that_fails_does_not_take_others_with_it(engine: Engine) -> None:
+    """Each of a failed group is tried alone; the writer goes on."""
+    log = PredictionLog(engine)
+    good, nameless, unwritable, also_good = (
+        log.store(row()),
+        log.store(row(service=None)),
+        log.store(row(reason="\ud800")),  # no text that UTF-8 can hold
+        log.store(row()),
+    )
+    with log:
+        assert good.result(10) == also_good.result(10) == Stored("{}", replayed=False)
+        for future in (nameless, unwritable):
+            with pytest.raises(NotDurable) as refused:
+                future.result(10)
+            assert "INSERT" not in str(refused.value)
+        assert not log.store(row()).result(10).replayed
+
+
+def test_a_call_that_was_given_up_leaves_no_row_and_the_writer_alive(engine: Engine) -> None:
+    """A client that went away before its turn was shown nothing."""
+    log = PredictionLog(engine)
+    given_up, kept = row(), row()
+    future = log.store(given_up)
+    assert future.cancel()
+    waiting = log.store(kept)
+    with log:
+        assert not waiting.result(10).replayed
+        assert log.read(given_up["prediction_id"]) is None
+        assert log.read(kept["prediction_id"]) is not None
+        assert not log.store(row()).result(10).replayed
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_same_call_again_finds_the_first_answer(engine: Engine, together: bool) -> None:
+    """In the same commit or in a later one; other content is a conflict, not a second row."""
+    first = row(response="first")
+    same = first | {"response": "second"}
+    other = first | {"content_digest": "other"}
+    log = PredictionLog(engine)
+    waiting: list[Future[Stored]] = []
+    if together:
+        waiting = [log.store(call) for call in (first, same, other)]
+    with log:
+        for call in (first, same, other) if not together else ():
+            waiting.append(log.store(call))
+            waiting[-1].exception(10)
+        assert waiting[0].result(10) == Stored("first", replayed=False)
+        assert waiting[1].result(10) == Stored("first", replayed=True)
+        with pytest.raises(AlreadyUsed) as conflict:
+            waiting[2].result(10)
+    assert conflict.value.field == "hookInstance"
+
+
+@pytest.mark.parametrize("column", ["organisation", "service", "hook", "hook_instance"])
+def test_a_call_is_another_when_one_of_four_names_differs(engine: Engine, column: str) -> None:
+    """Organisation, service, hook and hookInstance make a call."""
+    first = row()
+    second = first | {column: "another", "prediction_id": str(uuid.uuid4())}
+    with PredictionLog(engine) as log:
+        for call in (first, second):
+            assert not log.store(call).result(10).replayed
+
+
+def test_what_waits_is_committed_before_the_end(engine: Engine) -> None:
+    """Stopping loses nothing that was accepted."""
+    log = PredictionLog(engine).start()
+    rows = [row() for _ in range(50)]
+    waiting = [log.store(one) for one in rows]
+    log.stop()
+    assert all(future.done() for future in waiting)
+    assert all(log.read(one["prediction_id"]) for one in rows)
+
+
+def test_logged_features_of_a_model_since_a_time(engine: Engine) -> None:
+    """Scored predictions of that model alone, oldest first."""
+    later = NOW.replace(year=2027)
+    with PredictionLog(engine) as log:
+        for given in (
+            {"as_of": later, "features": "later"},
+            {"features": "now"},
+            {"status": "not-eligible"},
+            {"model_id": "another"},
+            {"as_of": NOW.replace(year=2025)},
+        ):
+            log.store(row(**given)).result(10)
+        assert [r["features"] for r in log.features_since("m", NOW)] == ["now", "later"]
+
+
+def test_a_log_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    """Without the statement, which would hold ids."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
+    log = PredictionLog(engine)
+    with pytest.raises(LogUnavailable, match="cannot be read"):
+        log.ping()
+    with pytest.raises(LogUnavailable, match="cannot be read") as refused:
+        log.read("secret-id")
+    assert "secret-id" not in str(refused.value)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "oracle://db", "mysql://u:secret@db/x"])
+def test_a_url_of_no_database_is_refused(url: str) -> None:
+    """The setting is named, the password is not."""
+    with pytest.raises(SetupError, match="VARSEL_DATABASE_URL") as refused:
+        open_engine(url)
+    assert "secret" not in str(refused.value)
