@@ -22,6 +22,7 @@ from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import build_record, newest_time
 from fhir_adapters.outcomes import Outcome, discharged_stays, find_readmission
 from fhir_adapters.record import PatientRecord, Stay
+from fhir_adapters.stays import is_admission
 from models.package import Specification
 from models.predict import verdict_on
 
@@ -127,7 +128,11 @@ def _index_stays(
 
 
 def _taken(spec: Specification, record: PatientRecord, data_until: float) -> list[Stay]:
-    """The discharged stays with enough history, of which each patient's first or every one."""
+    """The discharged stays with enough history, every one or each patient's first.
+
+    The first is the first admission: a short contact before it does not take its place, and stands
+    for the patient only where there is no admission at all.
+    """
     words = spec.manifest.cohort
     begins = min((contact.start for contact in record.contacts), default=math.inf)
     stays = [
@@ -135,7 +140,10 @@ def _taken(spec: Specification, record: PatientRecord, data_until: float) -> lis
         for stay in discharged_stays(record, spec.manifest.stay, data_until)
         if stay.start - begins >= words.history_days * DAY_S
     ]
-    return stays[:1] if words.stays == "first" else stays
+    if words.stays == "every":
+        return stays
+    admissions = [s for s in stays if is_admission(s, spec.manifest.stay, s.end)]
+    return (admissions or stays)[:1]
 
 
 def _frame(spec: Specification, rows: list[CohortRow]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fhir_adapters.clock import parse_time, to_iso
 from fhir_adapters.decode import decode_bundle
+from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import build_record
 from fhir_adapters.features.compute import FeatureRow
 from models.errors import PackageRefused
@@ -77,7 +78,10 @@ def replay_examples(package: Package) -> int:
             example = read_example(path)
         except msgspec.DecodeError as error:
             raise PackageRefused(package.id, f"{path.name}: {error}") from None
-        _replay(package, path.name, example)
+        try:
+            _replay(package, path.name, example)
+        except (UnreadableInput, ValueError) as error:
+            raise PackageRefused(package.id, f"{path.name}: {error}") from None
     return len(paths)
 
 
@@ -90,7 +94,10 @@ def _replay(package: Package, name: str, example: Example) -> None:
             raise PackageRefused(package.id, f"{name}: nothing expected of head {head.id}")
         risk = float(head.trees.risk(matrix)[0])
         points = head.trees.points(matrix)[0]
+        if set(expected.points) != set(package.columns):
+            raise PackageRefused(package.id, f"{name}: its columns are not the manifest's")
         wanted = np.array([expected.points[column] for column in package.columns])
-        off = max(abs(risk - expected.risk), float(np.abs(points - wanted).max()) / 100.0)
+        apart = np.abs([risk - expected.risk, *((points - wanted) / 100.0)])
+        off = float(apart.max())  # NaN where anything is NaN, which is not within any tolerance
         if not off <= TOLERANCE:
             raise PackageRefused(package.id, f"{name}: replays {off:.1e} away from what it says")

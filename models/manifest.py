@@ -7,7 +7,9 @@ their windows are checked by the feature language when the package is compiled.
 from __future__ import annotations
 
 import tomllib
+from itertools import pairwise
 from pathlib import Path
+from string import Formatter
 from typing import Literal
 
 import msgspec
@@ -190,6 +192,8 @@ def read_manifest(folder: Path) -> Manifest:
         text = (folder / "manifest.toml").read_text(encoding="utf-8")
     except OSError as error:
         raise PackageRefused(folder.name, f"manifest.toml: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise PackageRefused(folder.name, "manifest.toml is not UTF-8") from None
     return parse_manifest(text, folder.name)
 
 
@@ -208,7 +212,45 @@ def _check(m: Manifest, model_id: str) -> None:
     for name in named:
         if name not in features:
             raise PackageRefused(model_id, f"no feature is called {name!r}")
+    if not m.heads:
+        raise PackageRefused(model_id, "heads: there is none")
+    _check_unique(model_id, "heads", [head.id for head in m.heads])
+    _check_unique(model_id, "categories", [category.id for category in m.categories])
+    _check_unique(model_id, "override_reasons", [reason.code for reason in m.override_reasons])
     for head in m.heads:
-        limits = [band.from_risk for band in head.bands]
-        if not limits or limits[0] != 0.0 or limits != sorted(limits):
-            raise PackageRefused(model_id, f"heads.{head.id}.bands must rise from 0")
+        _check_head(model_id, head)
+    for feature in m.features:
+        for words in (feature.say, feature.say_one, feature.say_none):
+            _check_phrase(model_id, feature.name, words)
+
+
+def _check_unique(model_id: str, where: str, ids: list[str]) -> None:
+    if len(set(ids)) < len(ids):
+        raise PackageRefused(model_id, f"{where}: two of one id")
+
+
+def _check_head(model_id: str, head: Head) -> None:
+    where = f"heads.{head.id}"
+    limits = [band.from_risk for band in head.bands]
+    rising = all(lower < higher for lower, higher in pairwise(limits))
+    if not limits or limits[0] != 0.0 or not rising or not limits[-1] < 1.0:
+        raise PackageRefused(model_id, f"{where}.bands must rise from 0 and end below 1")
+    if not 0.0 <= head.threshold < 1.0:
+        raise PackageRefused(model_id, f"{where}.threshold must lie between 0 and 1")
+    _check_unique(model_id, f"{where}.bands", [band.id for band in head.bands])
+
+
+PHRASE_WORDS = frozenset({"n", "value", "raw", "date"})
+"""What a feature's phrase may ask for: the count, the value, what was measured, and the day."""
+
+
+def _check_phrase(model_id: str, name: str, phrase: Text | None) -> None:
+    for text in (phrase.da, phrase.en) if phrase else ():
+        try:
+            asked = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
+        except ValueError:
+            asked = {text}
+        if not asked <= PHRASE_WORDS:
+            raise PackageRefused(
+                model_id, f"features.{name}.say asks for {', '.join(sorted(asked - PHRASE_WORDS))}"
+            )

@@ -37,6 +37,8 @@ from models.manifest import Manifest, read_manifest
 from models.trees import Trees
 
 SUMS = "SHA256SUMS"
+KINDS = frozenset({".toml", ".ubj", ".csv", ".json", ".md"})
+"""The kinds of file a package holds: words and numbers, nothing that runs when it is read."""
 UNUSUAL_LOW, UNUSUAL_HIGH = 1.0, 99.0
 """Percentiles of the training sample outside which a value is called unusual."""
 
@@ -141,6 +143,7 @@ def load_package(folder: Path) -> Package:
     try:
         heads = tuple(_load_head(folder / "heads" / h.id, h.id, columns) for h in manifest.heads)
         names, rows = read_table(folder / "reference.csv")
+        _require_columns("reference.csv", names, columns)
     except (OSError, ValueError) as error:
         raise PackageRefused(manifest.id, f"unreadable: {error}") from None
     return Package(
@@ -155,12 +158,18 @@ def load_package(folder: Path) -> Package:
 
 def _load_head(folder: Path, head_id: str, columns: list[str]) -> Head:
     names, background = read_table(folder / "background.csv")
-    if names != columns:
-        raise ValueError(f"heads/{head_id}/background.csv: its columns are not the manifest's")
+    _require_columns(f"heads/{head_id}/background.csv", names, columns)
     baseline = read_logistic(folder / "baseline.json")
-    if baseline.columns != columns:
-        raise ValueError(f"heads/{head_id}/baseline.json: its columns are not the manifest's")
+    _require_columns(f"heads/{head_id}/baseline.json", baseline.columns, columns)
+    numbers = (baseline.median, baseline.mean, baseline.sd, baseline.weight)
+    if any(len(part) != len(columns) for part in numbers):
+        raise ValueError(f"heads/{head_id}/baseline.json: not one number for each column")
     return Head(head_id, Trees.load(folder / "booster.ubj", background, columns), baseline)
+
+
+def _require_columns(file: str, found: list[str], columns: list[str]) -> None:
+    if found != columns:
+        raise ValueError(f"{file}: its columns are not the manifest's")
 
 
 def _usual_ranges(names: list[str], rows: NDArray[np.float64]) -> dict[str, tuple[float, float]]:
@@ -174,11 +183,21 @@ def _usual_ranges(names: list[str], rows: NDArray[np.float64]) -> dict[str, tupl
 
 
 def read_table(path: Path) -> tuple[list[str], NDArray[np.float64]]:
-    """Column names and numbers of a CSV file; an empty cell is a missing value (NaN)."""
+    """Column names and numbers of a CSV file; an empty cell is a missing value (NaN).
+
+    Raises ValueError for a file without rows, with uneven rows, or with what is no finite number.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
+    if not lines:
+        raise ValueError(f"{path.name} is empty")
+    if len(lines) == 1:
+        raise ValueError(f"{path.name} has no rows")
     rows = [[float(cell) if cell else np.nan for cell in line] for line in lines[1:]]
-    return lines[0], np.array(rows, dtype=np.float64).reshape(len(rows), len(lines[0]))
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(lines[0]))
+    if np.isinf(table).any():
+        raise ValueError(f"{path.name} holds an infinite number")
+    return lines[0], table
 
 
 def table_text(names: list[str], rows: NDArray[np.float64]) -> str:
@@ -209,13 +228,18 @@ def verify_checksums(folder: Path) -> str:
     """The checksum of the package; PackageRefused names the file that is other than listed."""
     try:
         listed_text = (folder / SUMS).read_text(encoding="utf-8")
-    except OSError:
+    except FileNotFoundError:
         raise PackageRefused(folder.name, f"{SUMS} is missing") from None
+    except (OSError, UnicodeDecodeError):
+        raise PackageRefused(folder.name, f"{SUMS} cannot be read") from None
     listed = {}
     for line in listed_text.splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
     present = {p.relative_to(folder).as_posix(): p for p in package_files(folder)}
+    for name, path in present.items():
+        if path.suffix not in KINDS:
+            raise PackageRefused(folder.name, f"{name} is of a kind no package holds")
     for name in sorted(set(listed) | set(present)):
         if name not in present:
             raise PackageRefused(folder.name, f"{name} is missing")

@@ -49,7 +49,10 @@ def load_registry(folders: Iterable[Path], *, allow_synthetic: bool) -> Registry
         except PackageRefused as refusal:
             refused[folder.name] = refusal.fault
         else:
-            packages[package.id] = package
+            if package.id in packages:
+                refused[package.id] = "another package of this id is served already"
+            else:
+                packages[package.id] = package
     return Registry(packages, refused)
 
 

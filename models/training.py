@@ -207,18 +207,17 @@ def choose_background(rows: Floats, risks: Floats) -> Floats:
     target = float(risks.mean())
     size = min(BACKGROUND_ROWS, len(order))
     places = [int((i + 0.5) * len(order) / size) for i in range(size)]
-    chosen = [int(order[place]) for place in places]
     for step in range(10 * size):
-        off = float(risks[chosen].mean()) - target
+        off = float(risks[order[places]].mean()) - target
         if abs(off) < BACKGROUND_WITHIN / 10:
             break
         which = size - 1 - step % size
         low = places[which - 1] + 1 if which else 0
         high = places[which + 1] if which + 1 < size else len(order)
-        wanted = risks[chosen[which]] - off * size
-        span = order[low:high]
-        chosen[which] = int(span[np.argmin(np.abs(risks[span] - wanted))])
-    return rows[chosen]
+        wanted = risks[order[places[which]]] - off * size
+        nearest = np.argmin(np.abs(risks[order[low:high]] - wanted))
+        places[which] = low + int(nearest)
+    return rows[order[places]]
 
 
 def _reference(spec: Specification, fit: pd.DataFrame, seed: int) -> pd.DataFrame:
