@@ -119,12 +119,12 @@ def test_score_reads_standard_input_and_gzip(varsel: Varsel, file: Path, bundle:
 
     packed = file.with_suffix(".gz")
     half = len(bundle) // 2
-    packed.write_bytes(gzip.compress(bundle[:half]) + gzip.compress(bundle[half:]))
+    packed.write_bytes(gzip.compress(bundle[:half], mtime=0) + gzip.compress(bundle[half:]))
     rest = ("--as-of", "latest", "--json", "--model", "readmission-30d")
     expected = risk(varsel("score", file, *rest))
     assert risk(varsel("score", packed, *rest)) == expected
     assert risk(varsel("score", "-", *rest, stdin=bundle)) == expected
-    assert risk(varsel("score", "-", *rest, stdin=gzip.compress(bundle))) == expected
+    assert risk(varsel("score", "-", *rest, stdin=gzip.compress(bundle, mtime=0))) == expected
 
 
 def test_score_answers_a_hook_request_as_the_service_does(
@@ -152,7 +152,7 @@ def test_score_answers_a_hook_request_as_the_service_does(
         (b'{"resourceType": "Bundle", "entry": 5}', "Bundle.entry"),
         (b'{"x": 1, "resourceType": "\\u001b[31mEvil"}', "resourceType"),
         (b'{"hookInstance": "x"}', "hook"),
-        (gzip.compress(b"{}" * 1000)[:-12], "not a whole gzip file"),
+        (gzip.compress(b"{}" * 1000, mtime=0)[:-12], "not a whole gzip file"),
         (b"\x1f\x8bnonsense", "not a whole gzip file"),
         (b"\xff\xfe{\x00}\x00", "not valid JSON"),
     ],
@@ -194,7 +194,7 @@ def test_score_refuses_more_than_is_allowed(
 ) -> None:
     """A small file that unzips to much is refused before it fills the memory."""
     monkeypatch.setenv("VARSEL_MAX_BODY_BYTES", "1000")
-    for sent in (bundle, gzip.compress(b" " * 50_000_000)):
+    for sent in (bundle, gzip.compress(b" " * 50_000_000, mtime=0)):
         ended = varsel("score", "-", stdin=sent)
         assert (ended.code, ended.out) == (2, "")
         assert "larger than 1000 bytes" in ended.err
