@@ -9,7 +9,7 @@ import msgspec
 
 from fhir_adapters import resources as r
 from fhir_adapters.clock import OPEN, UNDATED
-from fhir_adapters.codes import ATC, normalise_coding
+from fhir_adapters.codes import ATC
 from fhir_adapters.reading.shared import Found, Reading
 from fhir_adapters.record import Fact
 from fhir_adapters.references import reference_key
@@ -64,7 +64,9 @@ def _add(
     found: list[Found] = list(reading.meanings(code))
     reference = use.medication_reference.reference if use.medication_reference else None
     if "medication" in reading.wanted.concepts and (code is not None or reference):
-        found.append(("medication", None, _drug_key(code, reference or f"{kind}/{use.id}")))
+        found.append(
+            ("medication", None, _drug_key(reading, code, reference or f"{kind}/{use.id}"))
+        )
     if not found or not reading.is_own(kind, use.subject):
         return
     start = reading.time(start_text, kind)
@@ -113,12 +115,12 @@ def _contained_drug(use: Any, local_id: str) -> r.CodeableConcept | None:
     return None
 
 
-def _drug_key(code: r.CodeableConcept | None, otherwise: str) -> str:
+def _drug_key(reading: Reading, code: r.CodeableConcept | None, otherwise: str) -> str:
     """One name for one drug, so that the same drug on two prescriptions is counted once.
 
     Its ATC code, however written, else its first code; `otherwise` for a drug without a code.
     """
-    coded = [normalise_coding(c.system, c.code) for c in (code and code.coding) or () if c.code]
+    coded = [pair for c in (code and code.coding) or () if (pair := reading.canonical(c))]
     atc = next((pair for pair in coded if pair[0] == ATC), None)
     chosen = atc or (coded[0] if coded else None)
     return "|".join(chosen) if chosen else otherwise

@@ -7,7 +7,7 @@ from datetime import tzinfo
 
 from fhir_adapters import resources as r
 from fhir_adapters.clock import end_of, parse_time
-from fhir_adapters.codes import CodeTable
+from fhir_adapters.codes import CodeTable, normalise_coding
 from fhir_adapters.decode import Gathered, Trouble
 from fhir_adapters.reading.wanted import Wanted
 from fhir_adapters.record import Fact
@@ -49,6 +49,7 @@ class Reading:
         self.troubles: list[Trouble] = []
         self._own = {None, f"Patient/{patient_id}", f"urn:uuid:{patient_id}"}
         self._times: dict[str, float] = {}
+        self._canonical: dict[tuple[str | None, str], tuple[str, str]] = {}
         self._meanings: dict[tuple[str | None, str | None], tuple[Found, ...]] = {}
 
     def add(self, fact: Fact) -> None:
@@ -111,6 +112,16 @@ class Reading:
             for one in self._meaning(coding):
                 found.setdefault(one[0], one)
         return list(found.values())
+
+    def canonical(self, coding: r.Coding) -> tuple[str, str] | None:
+        """The coding's system and code in the table's own form; None where it has no code."""
+        if not coding.code:
+            return None
+        key = (coding.system, coding.code)
+        known = self._canonical.get(key)
+        if known is None:
+            known = self._canonical[key] = normalise_coding(coding.system, coding.code)
+        return known
 
     def _meaning(self, coding: r.Coding) -> tuple[Found, ...]:
         key = (coding.system, coding.code)
