@@ -17,7 +17,6 @@ from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.resources import NOTHING, Element
 from models.package import Package
 
-ServiceId = NewType("ServiceId", str)
 HookInstance = NewType("HookInstance", str)
 
 EXTENSION_AS_OF = "dk.varsel.as-of"
