@@ -10,8 +10,11 @@ from fastapi import Request
 from cds_service.service import Service
 
 
-def service_of(request: Request) -> Service:
-    """The service of the application that answers the request."""
+async def service_of(request: Request) -> Service:
+    """The service of the application that answers the request.
+
+    Awaited, though it waits for nothing: the framework would send a plain function to a thread.
+    """
     return cast("Service", request.app.state.service)
 
 

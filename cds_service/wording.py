@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
+from functools import lru_cache
 from unicodedata import category
 
 from fhir_adapters.clock import parse_time, to_datetime
@@ -35,8 +36,9 @@ def shown_unit(unit: str) -> str:
     return _UNITS.get(unit, unit)
 
 
+@lru_cache(maxsize=4096)
 def day(moment: str, zone: tzinfo, language: str) -> str:
-    """The day of an ISO instant."""
+    """The day of an ISO instant. Remembered: a record's findings share days."""
     at = to_datetime(parse_time(moment), zone)
     return at.strftime("%Y-%m-%d") if language == "en" else at.strftime("%d.%m.%Y")
 

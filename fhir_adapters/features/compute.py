@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -83,6 +83,7 @@ class FeatureRow:
 @dataclass(frozen=True, slots=True)
 class _Compiled:
     spec: FeatureSpec
+    sources: tuple[str, ...]
     window: tuple[Moment, Moment] | None
     baseline: tuple[Moment, Moment] | None
     stale_after_s: float | None
@@ -96,15 +97,29 @@ class _Compiled:
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """What all features of one computation share."""
+    """What all features of one computation share, and what was found out for one of them."""
 
     record: PatientRecord
     anchors: Anchors
     index: Stay | None
     from_stays: Mapping[str, list[Fact]]
+    _known: dict[tuple[str, ...], list[Fact]] = field(default_factory=dict)
 
     def facts(self, source: str) -> list[Fact]:
         return self.from_stays.get(source) or self.record.of(source)
+
+    def known(self, sources: tuple[str, ...]) -> list[Fact]:
+        """The facts of some sources that were known and had begun by `as_of`, oldest first."""
+        found = self._known.get(sources)
+        if found is None:
+            found = self._known[sources] = self._look_up(sources)
+        return found
+
+    def _look_up(self, sources: tuple[str, ...]) -> list[Fact]:
+        as_of = self.anchors.as_of
+        facts = self.facts(sources[0]) if len(sources) == 1 else _merged(self, sources)
+        known = [f for f in facts if f.known <= as_of and f.start <= as_of]
+        return _last_known(known) if self.record.revised.intersection(sources) else known
 
 
 class FeatureSet:
@@ -161,6 +176,7 @@ class FeatureSet:
         }
         return _Compiled(
             spec=spec,
+            sources=tuple(spec.of),
             window=parse_window(spec.window, f"{field}.window"),
             baseline=parse_window(spec.baseline, f"{field}.baseline"),
             stale_after_s=parse_span(spec.stale_after, field) if spec.stale_after else None,
@@ -311,12 +327,7 @@ def _select(
 
 def _in_window(compiled: _Compiled, at: _At, window: tuple[float, float]) -> list[Fact]:
     start, end = window
-    as_of = at.anchors.as_of
-    sources = compiled.spec.of
-    facts = at.facts(sources[0]) if len(sources) == 1 else _merged(at, sources)
-    known = [f for f in facts if f.known <= as_of and f.start <= as_of]
-    if at.record.revised.intersection(sources):
-        known = _last_known(known)
+    known = at.known(compiled.sources)
     if compiled.by_overlap:
         inside = [f for f in known if f.start <= end and f.end >= start]
     elif compiled.by_end:
@@ -341,7 +352,7 @@ def _version(fact: Fact) -> tuple[bool, bool, float]:
     return fact.status == "ok", "derived" not in fact.tags, fact.known
 
 
-def _merged(at: _At, sources: list[str]) -> list[Fact]:
+def _merged(at: _At, sources: tuple[str, ...]) -> list[Fact]:
     facts = [fact for source in sources for fact in at.facts(source)]
     return sorted(facts, key=lambda fact: (fact.start, fact.concept, fact.source))
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from fhir_adapters.charlson import charlson_index_of_groups
 from fhir_adapters.clock import DAY_S, to_datetime
@@ -26,8 +27,7 @@ MIDWINTER_DAY = 15
 DAYS_A_YEAR = 365.25
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """The facts a recipe may use.
 
     `facts`: usable, inside the window, oldest first. `baseline`: the same for the baseline window.
@@ -46,8 +46,7 @@ class Selection:
     expected_every_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """A recipe's number, the facts that carry it (newest last), and the baseline, if it has one."""
 
     value: float
