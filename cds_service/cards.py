@@ -180,15 +180,13 @@ class Shown:
     """Contributions as printed, with one decimal from one rounding, on card and page alike.
 
     `top`: the categories a card names; `other`: the sum of the rest; `total`: printed risk less
-    printed reference, which all categories add up to. `categories` and `features`: printed points
-    by id and name; a category's features add up to it.
+    printed reference, which all categories add up to. `categories`: printed points by id.
     """
 
     top: list[tuple[Contribution, float]]
     other: float
     total: float
     categories: Mapping[str, float]
-    features: Mapping[str, float]
 
 
 def shown_contributions(head: HeadPrediction) -> Shown:
@@ -196,16 +194,21 @@ def shown_contributions(head: HeadPrediction) -> Shown:
     total = round(round(100 * head.risk, 1) - round(100 * head.reference_risk, 1), 1)
     rounded = rounded_to_sum([c.points for c in head.contributions], total)
     categories = {c.category: r for c, r in zip(head.contributions, rounded, strict=True)}
-    features: dict[str, float] = {}
-    for c in head.contributions:
-        parts = rounded_to_sum([f.points for f in c.features], categories[c.category])
-        features |= {f.name: part for f, part in zip(c.features, parts, strict=True)}
     ranked = sorted(head.contributions, key=lambda c: -abs(c.points))
     named = [c for c in ranked if categories[c.category] > 0][:MOST_RAISING]
     named += [c for c in ranked if categories[c.category] < 0][:MOST_LOWERING]
     top = [(c, categories[c.category]) for c in named]
     other = round(total - sum(points for _, points in top), 1)
-    return Shown(top, other, total, categories, features)
+    return Shown(top, other, total, categories)
+
+
+def shown_features(head: HeadPrediction, shown: Shown) -> dict[str, float]:
+    """Every feature's printed points by name; those of a category add up to what it shows."""
+    points: dict[str, float] = {}
+    for c in head.contributions:
+        parts = rounded_to_sum([f.points for f in c.features], shown.categories[c.category])
+        points |= {f.name: part for f, part in zip(c.features, parts, strict=True)}
+    return points
 
 
 def signed(points: float, language: str) -> str:
@@ -324,15 +327,27 @@ def lacking_texts(manifest: words.Manifest, prediction: Prediction, language: st
     return [part.text.in_language(language) for part in manifest.minimum if part.text.en in said]
 
 
-def _alarm_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
+def why_not_eligible(manifest: words.Manifest, prediction: Prediction, language: str) -> str:
+    """Why the model is not for the patient, in words."""
+    reason = prediction.reason or ""
+    scope = {rule.reason: rule.text.in_language(language) for rule in manifest.scope}
+    return scope.get(reason) or TEXTS[language].reasons.get(reason, reason)
+
+
+def said_alarm(alarm: RuleAlarm, setting: Setting) -> str:
+    """An alarm's measurement as a phrase: what, the raw value, when."""
     texts, language = setting.texts, setting.language
     value = number(alarm.value, 1, language) if alarm.value is not None else texts.missing_value
-    what = texts.alarm_what.format(
+    return texts.alarm_what.format(
         label=alarm.label[:1].lower() + alarm.label[1:],
         value=value,
         unit=shown_unit(alarm.unit),
         time=day_and_time(alarm.time, setting.zone, language),
     )
+
+
+def _alarm_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
+    texts, what = setting.texts, said_alarm(alarm, setting)
     return _card(
         manifest,
         setting,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from cds_service.cards import Setting, lacking_texts, said_facts, shown_contributions, signed
-from cds_service.texts import TEXTS
+from cds_service.cards import (
+    Setting,
+    lacking_texts,
+    said_facts,
+    shown_contributions,
+    signed,
+    why_not_eligible,
+)
 from cds_service.wording import day_and_time, number, shown_unit
 from models.manifest import Manifest
 from models.prediction import HeadPrediction, Prediction
@@ -40,7 +46,7 @@ def terminal_card(manifest: Manifest, p: Prediction, setting: Setting) -> str:
         lacking = "; ".join(lacking_texts(manifest, p, language))
         lines.append(f"  {words['insufficient-data']}: {lacking}")
     elif p.status != "scored":
-        lines.append(f"  {words['not-eligible']}: {_reason(manifest, p, language)}")
+        lines.append(f"  {words['not-eligible']}: {why_not_eligible(manifest, p, language)}")
     for head in p.heads:
         lines += _head_lines(manifest, p, head, setting)
     if p.missing and p.status == "scored":
@@ -80,13 +86,6 @@ def _head_lines(
     other = signed(shown.other, language)
     lines.append(f"  {words['other']:<{name}}  {'':<{_WIDEST}} {other:>6}")
     return lines
-
-
-def _reason(manifest: Manifest, p: Prediction, language: str) -> str:
-    """Why the model is not for the patient, in words where the manifest has them."""
-    texts = {rule.reason: rule.text.in_language(language) for rule in manifest.scope}
-    known = {**TEXTS[language].reasons, **texts}
-    return known.get(p.reason or "", p.reason or "")
 
 
 def _printable(text: str) -> str:

@@ -145,3 +145,107 @@ ENGLISH = Texts(
 )
 
 TEXTS: Mapping[str, Texts] = {"da": DANISH, "en": ENGLISH}
+
+
+@dataclass(frozen=True, slots=True)
+class PageTexts:
+    """What the explanation page says beyond the card's texts."""
+
+    as_of: str
+    computed: str
+    not_computed: str
+    insufficient: str
+    not_eligible: str
+    group: str
+    risk: str
+    baseline: str
+    weighed: str
+    caption: str
+    finding: str
+    value: str
+    time: str
+    reference: str
+    source: str
+    statuses: Mapping[str, str]
+    unusual: str
+    recorded: str
+    missing: str
+    unread: str
+    cards: str
+    no_card: str
+    not_causes: str
+    id: str
+
+
+PAGE_TEXTS: Mapping[str, PageTexts] = {
+    "da": PageTexts(
+        as_of="Data til",
+        computed="Beregnet",
+        not_computed="Ikke beregnet",
+        insufficient="For få oplysninger til en sikker beregning; der mangler {what}.",
+        not_eligible="Modellen gælder ikke patienten nu: {what}.",
+        group="Sammenligningsgruppe",
+        risk="Beregnet risiko",
+        baseline="Den enklere logistiske model beregner",
+        weighed="Hvad der vejede i beregningen",
+        caption="Bidrag i procentpoint. Sammenligningsgruppens risiko og alle bidrag giver den "
+        "beregnede risiko.",
+        finding="Oplysning",
+        value="Værdi",
+        time="Tidspunkt",
+        reference="Reference",
+        source="Kilde",
+        statuses={
+            "measured": "målt",
+            "stale": "ældre",
+            "missing": "mangler",
+            "not-obtained": "ikke indhentet",
+            "implausible": "usandsynlig",
+            "refused-unit": "enhed afvist",
+        },
+        unusual="usædvanlig værdi",
+        recorded="målt",
+        missing="Mangler",
+        unread="Kunne ikke læses",
+        cards="Kort, der blev vist",
+        no_card="Intet kort blev vist",
+        not_causes="Bidrag viser, hvad der vejede i beregningen, ikke årsager. "
+        "Varsel støtter beslutningen og træffer den ikke.",
+        id="Prognosens id",
+    ),
+    "en": PageTexts(
+        as_of="Data up to",
+        computed="Computed",
+        not_computed="Not computed",
+        insufficient="Not enough data for a sound estimate; missing: {what}.",
+        not_eligible="The model is not for the patient now: {what}.",
+        group="Comparison group",
+        risk="Estimated risk",
+        baseline="The simpler logistic model estimates",
+        weighed="What weighed in the estimate",
+        caption="Contributions in percentage points. The comparison group's risk and all "
+        "contributions give the estimated risk.",
+        finding="Finding",
+        value="Value",
+        time="Time",
+        reference="Reference",
+        source="Source",
+        statuses={
+            "measured": "measured",
+            "stale": "older",
+            "missing": "missing",
+            "not-obtained": "not obtained",
+            "implausible": "implausible",
+            "refused-unit": "unit refused",
+        },
+        unusual="unusual value",
+        recorded="recorded",
+        missing="Missing",
+        unread="Could not be read",
+        cards="Cards shown",
+        no_card="No card was shown",
+        not_causes="Contributions show what weighed in the estimate, not causes. "
+        "Varsel supports the decision and does not make it.",
+        id="Prediction id",
+    ),
+}

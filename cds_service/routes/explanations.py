@@ -16,14 +16,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from cds_service import docs
 from cds_service.assess import read_prediction
-from cds_service.cards import shown_contributions, signed
+from cds_service.cards import (
+    Setting,
+    lacking_texts,
+    said_alarm,
+    shown_contributions,
+    shown_features,
+    signed,
+    why_not_eligible,
+)
 from cds_service.errors import NotAllowedHere, UnknownService
 from cds_service.service import Service
-from cds_service.texts import TEXTS
+from cds_service.texts import PAGE_TEXTS, TEXTS
 from cds_service.web import service_of
-from cds_service.wording import day_and_time, number, printable, shown_unit
+from cds_service.wording import capital, day_and_time, number, printable, shown_unit
 from models.package import Package
-from models.prediction import FeatureContribution, Prediction
+from models.prediction import FeatureContribution, Missing, Prediction
 
 router = APIRouter(tags=["Explanations"])
 InService = Annotated[Service, Depends(service_of)]
@@ -96,11 +104,23 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         said = f"{text} {shown_unit(feature.original_unit or '')}".strip()
         return "" if said == value_text(feature) else said
 
-    return _PAGES.get_template(f"explanation.{language}.html").render(
+    words = PAGE_TEXTS[language]
+
+    def missing_text(missing: Missing) -> str:
+        status, _, why = missing.reason.partition(" ")
+        return f"{words.statuses[status]} {why}".strip()
+
+    setting = Setting(language, zone, None)
+    heads = [(head, shown_contributions(head)) for head in prediction.heads]
+    return _PAGES.get_template("explanation.html").render(
         p=prediction,
         title=package.manifest.title.in_language(language) if package else prediction.service,
         texts=TEXTS[language],
-        heads=[(head, shown_contributions(head)) for head in prediction.heads],
+        words=words,
+        reason=_why_not_computed(prediction, package),
+        heads=[(head, shown, shown_features(head, shown)) for head, shown in heads],
+        alarm_text=lambda alarm: f"{capital(said_alarm(alarm, setting))}; {alarm.limit}",
+        missing_text=missing_text,
         percent=lambda risk: number(100 * risk, 1, language),
         points=lambda points: signed(points, language),
         when=lambda moment: day_and_time(moment, zone, language) if moment else "",
@@ -108,3 +128,14 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         original_text=original_text,
         cards=prediction.cards,
     )
+
+
+def _why_not_computed(prediction: Prediction, package: Package | None) -> str:
+    """Why there is no number, in words; the bare reason where the model is no longer here."""
+    language, words = prediction.language, PAGE_TEXTS[prediction.language]
+    if package is None:
+        return f"{prediction.status}: {prediction.reason}"
+    if prediction.status == "insufficient-data":
+        lacking = lacking_texts(package.manifest, prediction, language)
+        return words.insufficient.format(what=", ".join(lacking))
+    return words.not_eligible.format(what=why_not_eligible(package.manifest, prediction, language))
