@@ -48,7 +48,8 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
     """One hospital contact (FHIR Encounter) that took place or is taking place.
 
     `acute` is None where the record does not say. `end` is inf while it lasts. `reasons`: the
-    concepts of its reason codes, None where it states no reason.
+    wanted concepts it was for, None where it states no reason. `reason_unread`: a reason is stated
+    that cannot be read, so that what is not among `reasons` may still be one.
     """
 
     start: float
@@ -57,6 +58,7 @@ class Contact(msgspec.Struct, frozen=True, gc=False):
     acute: bool | None
     source: str
     reasons: frozenset[str] | None = None
+    reason_unread: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,17 @@ class Stay:
     def source(self) -> str:
         """The reference of the first contact, which names the stay."""
         return self.contacts[0].source
+
+    @property
+    def reasons(self) -> frozenset[str]:
+        """The wanted concepts some contact of the stay was for."""
+        return frozenset().union(*(c.reasons for c in self.contacts if c.reasons))
+
+    @property
+    def reasons_are_all(self) -> bool:
+        """Whether the stay says what it was for, and all it says could be read."""
+        stated = any(c.reasons is not None for c in self.contacts)
+        return stated and not any(c.reason_unread for c in self.contacts)
 
     def hours_by(self, moment: float) -> float:
         """How long the stay had lasted at a moment, in hours."""

@@ -54,7 +54,20 @@ class Patient(Resource):
     deceased_date_time: str | None = None
 
 
-class Encounter(Resource, rename={"class_": "class", "reason_code": "reasonCode"}):
+class EncounterDiagnosis(Element):
+    condition: Reference | None = None
+    use: CodeableConcept | None = None
+    rank: int | None = None
+
+
+class Encounter(
+    Resource,
+    rename={
+        "class_": "class",
+        "reason_code": "reasonCode",
+        "reason_reference": "reasonReference",
+    },
+):
     status: str | None = None
     class_: Coding | None = None
     type: list[CodeableConcept] | None = None
@@ -62,6 +75,8 @@ class Encounter(Resource, rename={"class_": "class", "reason_code": "reasonCode"
     subject: Reference | None = None
     period: Period | None = None
     reason_code: list[CodeableConcept] | None = None
+    reason_reference: list[Reference] | None = None
+    diagnosis: list[EncounterDiagnosis] | None = None
 
 
 class Condition(Resource):

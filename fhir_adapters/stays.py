@@ -15,6 +15,9 @@ import msgspec
 from fhir_adapters.clock import HOUR_S
 from fhir_adapters.record import Contact, Fact, Stay
 
+FOR, FOR_UNKNOWN = "for:", "?for"
+"""Tags of what a stay or contact was for, and of one that does not say (all of) it."""
+
 
 class StayRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """When contacts are one stay, and when a stay is an admission.
@@ -88,8 +91,9 @@ def stay_facts(
 ) -> tuple[list[Fact], list[Fact]]:
     """Earlier admissions, and contacts outside any admission, as facts; the index stay left out.
 
-    Concepts `stay` (value: days) and `contact` (tag: the class code). A stay that does not say how
-    acute it was carries the tags `?acute` and `?planned`.
+    Concepts `stay` (value: days) and `contact` (tag: the class code). Both are tagged
+    `for:<concept>` with what they were for, and `?for` where they do not say all of it. A stay
+    that does not say how acute it was carries the tags `?acute` and `?planned`.
     """
     admissions: list[Fact] = []
     single: list[Fact] = []
@@ -119,16 +123,22 @@ def _as_fact(stay: Stay, as_of: float) -> Fact:
         known=stay.start,
         value=(end - stay.start) / 86_400.0,
         source=stay.source,
-        tags=_ACUTENESS[stay.acute],
+        tags=_ACUTENESS[stay.acute] | _reason_tags(stay.reasons, known=stay.reasons_are_all),
     )
 
 
 def _contact_fact(contact: Contact, as_of: float) -> Fact:
+    known = contact.reasons is not None and not contact.reason_unread
     return Fact(
         concept="contact",
         start=contact.start,
         end=min(contact.end, as_of),
         known=contact.start,
         source=contact.source,
-        tags=frozenset((contact.class_code,)),
+        tags=frozenset((contact.class_code,)) | _reason_tags(contact.reasons or (), known=known),
     )
+
+
+def _reason_tags(reasons: Iterable[str], *, known: bool) -> frozenset[str]:
+    tags = {f"{FOR}{reason}" for reason in reasons}
+    return frozenset(tags if known else tags | {FOR_UNKNOWN})

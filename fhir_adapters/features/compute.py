@@ -29,7 +29,15 @@ from fhir_adapters.features.language import (
 )
 from fhir_adapters.features.recipes import CONCLUDES_NONE, RECIPES, Finding, Selection
 from fhir_adapters.record import Fact, PatientRecord, Stay
-from fhir_adapters.stays import StayRule, index_stay, is_admission, link_stays, stay_facts
+from fhir_adapters.stays import (
+    FOR,
+    FOR_UNKNOWN,
+    StayRule,
+    index_stay,
+    is_admission,
+    link_stays,
+    stay_facts,
+)
 
 FROM_STAYS = frozenset({"stay", "contact"})
 OTHER_SOURCES = FROM_STAYS | {"medication", "procedure", "episode_of_care"}
@@ -89,8 +97,7 @@ class _Compiled:
     stale_after_s: float | None
     expected_every_s: float | None
     queries: tuple[str, ...]
-    where: frozenset[str]
-    unknown: frozenset[str]
+    where: tuple[tuple[str, str], ...]
     by_overlap: bool
     by_end: bool
 
@@ -153,7 +160,7 @@ class FeatureSet:
     @property
     def concepts(self) -> frozenset[str]:
         """Every concept and source some feature is made of, stays and contacts left out."""
-        found = {name for spec in self.specs.values() for name in spec.of}
+        found = {name for spec in self.specs.values() for name in (*spec.of, *_reasons(spec))}
         found.update(
             name
             for spec in self.specs.values()
@@ -169,6 +176,8 @@ class FeatureSet:
         sources = [*spec.of, *(spec.except_around.of if spec.except_around else ())]
         for source in sources:
             self._check_source(source, field)
+        for concept in _reasons(spec):
+            _check_concept(concept, f"{field}.where")
         kinds = {code_table().concept(s).kind for s in sources if s not in OTHER_SOURCES}
         lasting = kinds & {"condition", "medication"} or set(spec.of) & {
             "medication",
@@ -184,18 +193,14 @@ class FeatureSet:
             if spec.expected_every
             else None,
             queries=tuple(dict.fromkeys(self.supplied_by[source] for source in sources)),
-            where=frozenset(spec.where),
-            unknown=frozenset(f"?{tag}" for tag in spec.where),
+            where=tuple((tag, _unknown(tag)) for tag in spec.where),
             by_overlap=spec.when == "overlap" or (spec.when is None and bool(lasting)),
             by_end=spec.when == "end",
         )
 
     def _check_source(self, source: str, field: str) -> None:
         if source not in OTHER_SOURCES:
-            try:
-                code_table().concept(source)
-            except KeyError:
-                raise LanguageError(f"no concept is called {source!r}", f"{field}.of") from None
+            _check_concept(source, f"{field}.of")
         if source not in self.supplied_by:
             raise LanguageError(f"no prefetch key supplies {source!r}", field=f"{field}.of")
 
@@ -274,6 +279,18 @@ def _check_recipe(spec: FeatureSpec, field: str) -> None:
         raise LanguageError("a recipe needs something to be made of", field=f"{field}.of")
 
 
+def _check_concept(name: str, field: str) -> None:
+    try:
+        code_table().concept(name)
+    except KeyError:
+        raise LanguageError(f"no concept is called {name!r}", field) from None
+
+
+def _reasons(spec: FeatureSpec) -> list[str]:
+    """The concepts a feature wants stays or contacts to be for."""
+    return [tag.removeprefix(FOR) for tag in spec.where if tag.startswith(FOR)]
+
+
 def _check_derived(spec: FeatureSpec, field: str) -> None:
     needed = DERIVED[spec.recipe][0]
     if spec.recipe == "formula":
@@ -308,8 +325,7 @@ def _select(
     as_of = at.anchors.as_of
     facts = _in_window(compiled, at, window)
     usable = [fact for fact in facts if fact.status == "ok"]
-    chosen = [f for f in usable if compiled.where <= f.tags] if compiled.where else usable
-    uncertain = sum(bool(compiled.unknown & f.tags) for f in usable) if compiled.unknown else 0
+    chosen, uncertain = _chosen(compiled.where, usable) if compiled.where else (usable, 0)
     baseline_window = _window(compiled.baseline, at.anchors) if compiled.baseline else None
     baseline = _in_window(compiled, at, baseline_window) if baseline_window else []
     selection = Selection(
@@ -323,6 +339,18 @@ def _select(
         expected_every_s=compiled.expected_every_s,
     )
     return selection, [fact for fact in facts if fact.status != "ok"]
+
+
+def _unknown(tag: str) -> str:
+    """The tag of a fact that does not say whether it has this one."""
+    return FOR_UNKNOWN if tag.startswith(FOR) else f"?{tag}"
+
+
+def _chosen(where: tuple[tuple[str, str], ...], facts: list[Fact]) -> tuple[list[Fact], int]:
+    """The facts that have every tag, and how many others might, for all the record says."""
+    chosen = [f for f in facts if all(tag in f.tags for tag, _ in where)]
+    possible = [f for f in facts if all(t in f.tags or u in f.tags for t, u in where)]
+    return chosen, len(possible) - len(chosen)
 
 
 def _in_window(compiled: _Compiled, at: _At, window: tuple[float, float]) -> list[Fact]:
@@ -473,8 +501,8 @@ def _of_index(spec: FeatureSpec, at: _At) -> FeatureValue:
     elif spec.attribute == "weekday":
         value = float(to_datetime(end, COPENHAGEN).weekday())
     else:
-        stated = [c.reasons for c in stay.contacts if c.reasons is not None]
-        value = float(any(reasons & set(spec.of) for reasons in stated)) if stated else None
+        meant = not stay.reasons.isdisjoint(spec.of)
+        value = float(meant) if meant or stay.reasons_are_all else None
     if value is None:
         return FeatureValue(spec.name, None, "missing", sources=(stay.source,))
     return FeatureValue(spec.name, value, "measured", time=stay.start, sources=(stay.source,))

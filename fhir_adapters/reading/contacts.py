@@ -10,6 +10,8 @@ from fhir_adapters.reading.shared import Reading, codings
 from fhir_adapters.record import Contact
 
 COUNTS = frozenset({"finished", "in-progress", "onleave", "arrived", "triaged"})
+SECONDARY_USES = frozenset({"CM", "post-op"})
+"""http://terminology.hl7.org/CodeSystem/diagnosis-role: not what the contact was for."""
 
 
 def read_contacts(reading: Reading) -> Iterable[Contact]:
@@ -33,21 +35,39 @@ def _contacts(reading: Reading) -> Iterator[Contact]:
             reading.no_time("Encounter", "Encounter without period.start or class")
             continue
         going_on = encounter.status != "finished"
+        reasons, unread = _reasons(reading, encounter)
         yield Contact(
             start=start,
             end=max(start, reading.end(period.end, OPEN if going_on else start)),
             class_code=encounter.class_.code or "",
             acute=_acuteness(reading, encounter),
             source=f"Encounter/{encounter.id}",
-            reasons=_reasons(reading, encounter),
+            reasons=reasons,
+            reason_unread=unread,
         )
 
 
-def _reasons(reading: Reading, encounter: r.Encounter) -> frozenset[str] | None:
-    stated = [reason for reason in encounter.reason_code or () if reason.coding]
-    if not stated:
-        return None
-    return frozenset(one[0] for reason in stated for one in reading.meanings(reason))
+def _reasons(reading: Reading, encounter: r.Encounter) -> tuple[frozenset[str] | None, bool]:
+    """The wanted concepts the contact was for, and whether it states some that cannot be read.
+
+    Its reason codes, the Conditions it refers to as reasons, and those of its diagnoses that are
+    neither comorbidities nor ranked below the first.
+    """
+    stated: list[r.CodeableConcept | None] = list(encounter.reason_code or ())
+    stated += map(reading.condition_code, _reason_references(encounter))
+    readable = [code for code in stated if code is not None and code.coding]
+    if not readable:
+        return None, bool(stated)
+    concepts = frozenset(one[0] for code in readable for one in reading.meanings(code))
+    return concepts, len(readable) < len(stated)
+
+
+def _reason_references(encounter: r.Encounter) -> Iterator[r.Reference | None]:
+    yield from encounter.reason_reference or ()
+    for diagnosis in encounter.diagnosis or ():
+        uses = {coding.code for coding in codings([diagnosis.use])}
+        if not uses & SECONDARY_USES and diagnosis.rank in (None, 1):
+            yield diagnosis.condition
 
 
 def _acuteness(reading: Reading, encounter: r.Encounter) -> bool | None:

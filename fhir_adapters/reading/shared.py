@@ -11,7 +11,7 @@ from fhir_adapters.codes import CodeTable, normalise_coding
 from fhir_adapters.decode import Gathered, Trouble
 from fhir_adapters.reading.wanted import Wanted
 from fhir_adapters.record import Fact
-from fhir_adapters.references import refers_to_patient
+from fhir_adapters.references import reference_key, refers_to_patient
 
 WITHDRAWN = frozenset({"entered-in-error", "cancelled"})
 
@@ -48,6 +48,7 @@ class Reading:
         self.facts: dict[str, list[Fact]] = {}
         self.troubles: list[Trouble] = []
         self._own = {None, f"Patient/{patient_id}", f"urn:uuid:{patient_id}"}
+        self._conditions: dict[str, r.CodeableConcept | None] | None = None
         self._times: dict[str, float] = {}
         self._canonical: dict[tuple[str | None, str], tuple[str, str]] = {}
         self._meanings: dict[tuple[str | None, str | None], tuple[Found, ...]] = {}
@@ -112,6 +113,15 @@ class Reading:
             for one in self._meaning(coding):
                 found.setdefault(one[0], one)
         return list(found.values())
+
+    def condition_code(self, reference: r.Reference | None) -> r.CodeableConcept | None:
+        """What a reference to a Condition of the input means; None where it is not there."""
+        if self._conditions is None:
+            conditions = self.gathered.of("Condition")
+            self._conditions = {f"Condition/{c.id}": c.code for c in conditions if c.id}
+        text = reference.reference if reference else None
+        key = reference_key(text, self.gathered.ids_by_full_url)
+        return self._conditions.get(key) if key else None
 
     def canonical(self, coding: r.Coding) -> tuple[str, str] | None:
         """The coding's system and code in the table's own form; None where it has no code."""

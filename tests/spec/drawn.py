@@ -70,6 +70,8 @@ UCUM = "http://unitsofmeasure.org"
 CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
 
+ROLE = "http://terminology.hl7.org/CodeSystem/diagnosis-role"
+
 Resource = dict[str, Any]
 
 
@@ -218,7 +220,19 @@ def _encounter(about: str, when: str, words: list[str]) -> Resource:
     urgency = _one_of(words, "EM EL ATA1 ATA3", "")
     reason = _word(words, "for")
     drawn |= {"priority": coded(urgency)} if urgency else {}
-    return {**drawn, "reasonCode": [coded(reason)]} if reason else drawn
+    drawn |= {"reasonCode": [coded(reason)]} if reason else {}
+    because = _word(words, "because of")
+    drawn |= {"reasonReference": [{"reference": because}]} if because else {}
+    diagnoses = [_diagnosis(w.split()) for w in words if w.startswith("diagnosis ")]
+    return {**drawn, "diagnosis": diagnoses} if diagnoses else drawn
+
+
+def _diagnosis(words: list[str]) -> Resource:
+    """`diagnosis Condition/c`, then its rank or its role (AD, CM ...)."""
+    drawn: Resource = {"condition": {"reference": words[1]}}
+    for word in words[2:]:
+        drawn |= {"rank": int(word)} if word.isdigit() else {"use": _status(ROLE, word)}
+    return drawn
 
 
 def _procedure(about: str, when: str, words: list[str]) -> Resource:

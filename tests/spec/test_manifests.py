@@ -96,7 +96,7 @@ HOME_SETS = """
     QuestionnaireResponse | symptom_cough    | 2026-11-20 08:00 | Lidt
     QuestionnaireResponse | symptom_fatigue  | 2026-11-20 08:00 | En del
     Encounter             | EMER | 2026-08-03 08:00 .. 2026-08-03 11:00
-    Encounter             | IMP  | 2026-03-01 08:00 .. 2026-03-05 12:00 | EM
+    Encounter             | IMP  | 2026-03-01 08:00 .. 2026-03-05 12:00 | EM | for heart failure
     Condition             | DI489 | 2019-01-01 | active
     Condition             | DE119 | 2015-01-01 | active
 """
@@ -252,7 +252,7 @@ def test_an_empty_record_gives_no_number_but_for_none_and_never(name: str) -> No
                 "kccq": 46.0,
                 "nt_probnp": 2400.0,
                 "heart_failure_18m": 1.0,
-                "acute_admissions_12m": 1.0,
+                "hf_admissions_12m": 1.0,
                 "loop_dose": 80.0,
                 "beta_blocker": 1.0,
                 "charlson": 2.0,

@@ -173,6 +173,93 @@ def test_the_index_stay_tells_its_reason() -> None:
     assert it(table, reason + 'of = ["copd"]') == 0.0
 
 
+def test_an_index_stay_with_a_reason_nobody_can_read_does_not_say_what_it_was_not_for() -> None:
+    """It was for heart failure; whether it was for COPD too, the record does not let us see."""
+    stay = "Encounter | IMP | 2026-11-18 12:00 .. | in-progress"
+    table = f"{stay} | for heart failure | because of Condition/elsewhere"
+    reason = 'recipe = "index"\nattribute = "reason"\n'
+    assert it(table, reason + 'of = ["heart_failure"]') == 1.0
+    assert it(table, reason + 'of = ["copd"]') == "missing"
+
+
+# ---- what earlier stays were for ----------------------------------------------------------------
+
+FOR_HEART_FAILURE = ADMISSIONS + '\nwhere = ["acute", "for:heart_failure"]'
+
+
+def test_earlier_admissions_are_counted_by_what_they_were_for() -> None:
+    """Three acute admissions, one of them for heart failure; no planned one counts."""
+    table = """
+        Encounter | IMP | 2026-01-01 08:00 .. 2026-01-04 08:00 | EM | for heart failure
+        Encounter | IMP | 2026-03-01 08:00 .. 2026-03-04 08:00 | EM | for COPD
+        Encounter | IMP | 2026-05-01 08:00 .. 2026-05-04 08:00 | EM | for DR074
+        Encounter | IMP | 2026-07-01 08:00 .. 2026-07-04 08:00 | EL | for heart failure
+    """
+    assert it(table, ADMISSIONS) == 4.0
+    assert it(table, FOR_HEART_FAILURE) == 1.0
+    assert it(table, FOR_HEART_FAILURE.replace("heart_failure", "diabetes")) == 0.0
+
+
+def test_one_contact_of_a_stay_says_what_the_stay_was_for() -> None:
+    """The emergency department says nothing, the ward says COPD."""
+    table = """
+        Encounter | EMER | 2026-03-01 08:00 .. 2026-03-01 12:00
+        Encounter | IMP  | 2026-03-01 13:00 .. 2026-03-05 08:00 | for COPD
+    """
+    assert it(table, ADMISSIONS + '\nwhere = ["for:copd"]') == 1.0
+    assert it(table, FOR_HEART_FAILURE) == 0.0
+
+
+def test_an_acute_stay_without_a_reason_may_have_been_for_anything() -> None:
+    """It is not counted as none; a planned one without a reason cannot have been the acute one."""
+    table = """
+        Encounter | IMP | 2026-01-01 08:00 .. 2026-01-04 08:00 | EM | for heart failure
+        Encounter | IMP | 2026-03-01 08:00 .. 2026-03-04 08:00 | {urgency}
+    """
+    assert it(table.format(urgency="EM"), FOR_HEART_FAILURE) == "not-obtained"
+    assert it(table.format(urgency=""), FOR_HEART_FAILURE) == "not-obtained"
+    assert it(table.format(urgency="EL"), FOR_HEART_FAILURE) == 1.0
+    some = FOR_HEART_FAILURE.replace("count", "any")
+    assert it(table.format(urgency="EM"), some) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ("because of Condition/hf", 1.0),
+        ("diagnosis Condition/hf", 1.0),
+        ("diagnosis Condition/hf 1", 1.0),
+        ("diagnosis Condition/hf AD", 1.0),
+        ("diagnosis Condition/other 1 | diagnosis Condition/hf 2", 0.0),
+        ("diagnosis Condition/other | diagnosis Condition/hf CM", 0.0),
+        ("diagnosis Condition/hf 2", "not-obtained"),
+        ("diagnosis Condition/elsewhere", "not-obtained"),
+        ("diagnosis Condition/other | diagnosis Condition/elsewhere", "not-obtained"),
+    ],
+)
+def test_a_stay_is_for_the_conditions_it_refers_to(said: str, count: float | str) -> None:
+    """A reason, or a main diagnosis; a comorbidity or a secondary diagnosis is neither.
+
+    What is not in the input cannot be read, and may have been anything.
+    """
+    table = f"""
+        Encounter | IMP | 2026-03-01 08:00 .. 2026-03-04 08:00 | EM | {said}
+        Condition | heart failure | 2025-01-01 | id hf
+        Condition | DR074 | 2025-01-01 | id other
+    """
+    assert it(table, FOR_HEART_FAILURE) == count
+
+
+def test_visits_are_counted_by_what_they_were_for() -> None:
+    """Two hours in the emergency department for COPD, and two for something else."""
+    table = """
+        Encounter | EMER | 2026-03-01 08:00 .. 2026-03-01 10:00 | for COPD
+        Encounter | EMER | 2026-04-01 08:00 .. 2026-04-01 10:00 | for DR074
+    """
+    assert it(table, VISITS) == 2.0
+    assert it(table, VISITS.replace('["EMER"]', '["EMER", "for:copd"]')) == 1.0
+
+
 def test_a_stay_that_ended_later_is_still_going_on_when_asked_before() -> None:
     """Nothing of its end is known on 20 November: neither its date nor its length."""
     found = row(INDEX, DAYS, as_of="2026-11-20 12:00")
