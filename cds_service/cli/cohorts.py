@@ -19,6 +19,7 @@ from cds_service.service import find_folder
 from models.cohort import build_cohort
 from models.package import read_specification
 from models.synthetic import GENERATORS
+from models.synthetic.bulk import write_bulk_data
 
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 Out = Annotated[Path, typer.Option("--out", help="Where to write")]
@@ -35,7 +36,8 @@ def synth(
     if model not in GENERATORS:
         raise SetupError(f"no generator for {model}; there are: {', '.join(GENERATORS)}")
     with progress_bar("patients") as told:
-        manifest = GENERATORS[model](
+        manifest = write_bulk_data(
+            GENERATORS[model],
             folder_to_write(out),
             patients=patients,
             seed=seed,

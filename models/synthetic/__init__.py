@@ -9,20 +9,10 @@ cohort to a folder. Nothing here reads FHIR, trains or scores. Called by the com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Mapping
 
-from models.synthetic.bulk import Manifest, write_bulk_data
+from models.synthetic.bulk import Generator
+from models.synthetic.charts import READMISSION
 
-
-class Generator(Protocol):
-    """Writes a cohort of one model's kind to a folder."""
-
-    def __call__(
-        self, out_dir: Path, *, patients: int, seed: int, progress: Callable[[int], None]
-    ) -> Manifest: ...
-
-
-GENERATORS: Mapping[str, Generator] = {"readmission-30d": write_bulk_data}
+GENERATORS: Mapping[str, Generator] = {g.model: g for g in (READMISSION,)}
 """The generator of each model's cohort, by model id."""

@@ -2,29 +2,52 @@
 
 One NDJSON file per resource type, each sorted by patient, so that a reader can walk all files side
 by side; `manifest.json` in the form of a Bulk Data export manifest; `truth.csv` with what no record
-shows; `PROVENANCE.json` with seed and generator version. Called by `varsel cohort synth`.
+shows; `PROVENANCE.json` with seed and generator version. What is drawn is the generator's own
+affair. Called by `varsel cohort synth`.
 """
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NamedTuple
 
 import msgspec
-
-from models.synthetic.charts import SyntheticPatient, Truth, draw_patients
-from models.synthetic.fhir_lines import RESOURCE_TYPES
-from models.synthetic.readmission import BLOCK_SIZE, GENERATOR_VERSION, STUDY_END, STUDY_START
 
 NOTICE: Final = (
     "SYNTHETIC: invented patients, drawn from published marginals and odds ratios. "
     "Performance on them says nothing about patients."
 )
 TRUTH_FILE: Final = "truth.csv"
-TIME_FIELDS: Final = ("index_start", "index_end", "readmitted_at", "died_at")
+
+
+class Drawn(NamedTuple):
+    """One invented patient: the record as `(resource type, JSON line)`, and rows of the truth."""
+
+    patient_id: str
+    resources: Iterable[tuple[str, bytes]]
+    truth: Iterable[tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """How cohorts of one model's kind are drawn.
+
+    `draw(seed, n)` gives the first n patients of the cohort with a seed, sorted by id: fewer
+    patients are a prefix of more. `truth_fields` names the cells of a row of the truth, the
+    patient's id left out. `data_end`: where every record ends. `block`: how often to tell progress.
+    """
+
+    model: str
+    module: str
+    version: str
+    resource_types: tuple[str, ...]
+    truth_fields: tuple[str, ...]
+    data_end: datetime
+    draw: Callable[[int, int], Iterator[Drawn]]
+    block: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +60,7 @@ class Manifest:
 
 
 def write_bulk_data(
+    generator: Generator,
     out_dir: Path,
     *,
     patients: int,
@@ -49,52 +73,49 @@ def write_bulk_data(
     of patients and seed give the same bytes; fewer patients give a prefix of every file.
     """
     out_dir.mkdir(parents=True, exist_ok=True)
-    counts = dict.fromkeys(RESOURCE_TYPES, 0)
+    counts = dict.fromkeys(generator.resource_types, 0)
     with ExitStack() as stack:
         files = {
             kind: stack.enter_context((out_dir / f"{kind}.ndjson").open("wb"))
-            for kind in RESOURCE_TYPES
+            for kind in generator.resource_types
         }
         truth_file = stack.enter_context((out_dir / TRUTH_FILE).open("w", newline=""))
         truth = csv.writer(truth_file, lineterminator="\n")
-        truth.writerow(("patient_id", *Truth._fields))
-        for written, patient in enumerate(draw_patients(seed, patients), start=1):
+        truth.writerow(("patient_id", *generator.truth_fields))
+        for written, patient in enumerate(generator.draw(seed, patients), start=1):
             _write(patient, files, counts)
-            truth.writerow((patient.patient_id, *truth_cells(patient.truth)))
-            if written % BLOCK_SIZE == 0 or written == patients:
+            truth.writerows((patient.patient_id, *row) for row in patient.truth)
+            if written % generator.block == 0 or written == patients:
                 progress(written)
     manifest = Manifest(seed, patients, counts)
-    _write_json(out_dir / "manifest.json", _export_manifest(manifest))
-    _write_json(out_dir / "PROVENANCE.json", _provenance(manifest))
+    _write_json(out_dir / "manifest.json", _export_manifest(generator, manifest))
+    _write_json(out_dir / "PROVENANCE.json", _provenance(generator, manifest))
     return manifest
 
 
-def _write(
-    patient: SyntheticPatient, files: Mapping[str, IO[bytes]], counts: dict[str, int]
-) -> None:
+def _write(patient: Drawn, files: Mapping[str, IO[bytes]], counts: dict[str, int]) -> None:
     for kind, line in patient.resources:
         files[kind].write(line + b"\n")
         counts[kind] += 1
 
 
-def truth_cells(truth: Truth) -> list[str]:
-    """The truth as text: times in UTC, risks and days in full, empty where there is none."""
-    return [_cell(name, value) for name, value in truth._asdict().items()]
-
-
-def _cell(name: str, value: str | float | None) -> str:
+def truth_cell(value: str | float | None) -> str:
+    """A value as text for the truth: empty where there is none, yes and no as 1 and 0."""
     if value is None or value != value:
         return ""
-    if name in TIME_FIELDS:
-        return datetime.fromtimestamp(int(value), UTC).isoformat()
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def _export_manifest(manifest: Manifest) -> dict[str, object]:
+def truth_time(moment: float | None) -> str:
+    """UTC seconds as an ISO instant; empty where there is none."""
+    return "" if moment is None else datetime.fromtimestamp(int(moment), UTC).isoformat()
+
+
+def _export_manifest(generator: Generator, manifest: Manifest) -> dict[str, object]:
     """The Bulk Data manifest; its time is the end of the data, so that a second run is the same."""
     return {
-        "transactionTime": STUDY_END.isoformat(),
-        "request": f"synthetic:readmission-30d?patients={manifest.patients}&seed={manifest.seed}",
+        "transactionTime": generator.data_end.isoformat(),
+        "request": f"synthetic:{generator.model}?patients={manifest.patients}&seed={manifest.seed}",
         "requiresAccessToken": False,
         "output": [
             {"type": kind, "url": f"{kind}.ndjson", "count": number}
@@ -104,16 +125,15 @@ def _export_manifest(manifest: Manifest) -> dict[str, object]:
     }
 
 
-def _provenance(manifest: Manifest) -> dict[str, object]:
+def _provenance(generator: Generator, manifest: Manifest) -> dict[str, object]:
     return {
         "synthetic": True,
         "notice": NOTICE,
-        "generator": "models.synthetic.readmission",
-        "generator_version": GENERATOR_VERSION,
+        "generator": generator.module,
+        "generator_version": generator.version,
         "seed": manifest.seed,
         "patients": manifest.patients,
-        "index_discharges_from": STUDY_START.isoformat(),
-        "index_discharges_before": STUDY_END.isoformat(),
+        "data_end": generator.data_end.isoformat(),
         "truth": TRUTH_FILE,
     }
 

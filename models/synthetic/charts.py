@@ -14,16 +14,26 @@ import numpy as np
 
 from models.synthetic import codings
 from models.synthetic.anchors import load_anchors
+from models.synthetic.bulk import Drawn, Generator, truth_cell, truth_time
 from models.synthetic.fhir_lines import (
     HOUR_S,
     MOST_CHOICES,
+    RESOURCE_TYPES,
     Chart,
     Choices,
     Contact,
     birth_date,
     patient_lines,
 )
-from models.synthetic.readmission import BLOCK_SIZE, DAY_S, KINDS, Block, generate_block
+from models.synthetic.readmission import (
+    BLOCK_SIZE,
+    DAY_S,
+    GENERATOR_VERSION,
+    KINDS,
+    STUDY_END,
+    Block,
+    generate_block,
+)
 
 EXCLUDED_REASONS: Final = {"obstetric": codings.DELIVERY, "psychiatric": codings.PSYCHOSIS}
 """The index diagnosis of stays that are left out for it."""
@@ -64,6 +74,35 @@ def draw_patients(seed: int, n: int) -> Iterator[SyntheticPatient]:
     for number in range(-(-n // BLOCK_SIZE)):
         drawn = block_patients(generate_block(seed, number))
         yield from islice(drawn, n - number * BLOCK_SIZE)
+
+
+TIME_FIELDS: Final = ("index_start", "index_end", "readmitted_at", "died_at")
+
+
+def truth_row(truth: Truth) -> tuple[str, ...]:
+    """The truth as text: times in UTC, risks and days in full, empty where there is none."""
+    return tuple(
+        truth_time(value) if name in TIME_FIELDS else truth_cell(value)
+        for name, value in truth._asdict().items()
+    )
+
+
+def _draw(seed: int, n: int) -> Iterator[Drawn]:
+    for patient in draw_patients(seed, n):
+        yield Drawn(patient.patient_id, patient.resources, [truth_row(patient.truth)])
+
+
+READMISSION: Final = Generator(
+    model="readmission-30d",
+    module="models.synthetic.readmission",
+    version=GENERATOR_VERSION,
+    resource_types=RESOURCE_TYPES,
+    truth_fields=Truth._fields,
+    data_end=STUDY_END,
+    draw=_draw,
+    block=BLOCK_SIZE,
+)
+"""The generator of `varsel cohort synth readmission-30d`."""
 
 
 def block_patients(block: Block) -> Iterator[SyntheticPatient]:

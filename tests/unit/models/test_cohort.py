@@ -17,7 +17,7 @@ from fhir_adapters.decode import Gathered, decode_lines
 from models.cohort import KEYS, Cohort, build_cohort, cohort_of
 from models.package import Package, Specification
 from models.synthetic.bulk import write_bulk_data
-from models.synthetic.charts import SyntheticPatient, draw_patients
+from models.synthetic.charts import READMISSION, SyntheticPatient, draw_patients
 from models.synthetic.readmission import STUDY_END
 
 SEED, PATIENTS = 40_404, 700
@@ -193,7 +193,7 @@ def test_a_folder_of_bulk_data_gives_the_cohort_its_patients_give(
     package: Package, tmp_path: Path
 ) -> None:
     """Files or stream: one feature path, one answer. The export says itself where it ends."""
-    write_bulk_data(tmp_path, patients=60, seed=SEED, progress=lambda _: None)
+    write_bulk_data(READMISSION, tmp_path, patients=60, seed=SEED, progress=lambda _: None)
     told: list[tuple[int, int]] = []
     read = build_cohort(package, tmp_path, progress=lambda done, total: told.append((done, total)))
     streamed = cohort_until(package, list(draw_patients(SEED, 60)), STUDY_END.timestamp())

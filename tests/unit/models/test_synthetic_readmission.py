@@ -20,7 +20,7 @@ from fhir_adapters.codes import code_table
 from models.synthetic import codings
 from models.synthetic.anchors import Anchor, load_anchors
 from models.synthetic.bulk import write_bulk_data
-from models.synthetic.charts import SyntheticPatient, block_patients, draw_patients
+from models.synthetic.charts import READMISSION, SyntheticPatient, block_patients, draw_patients
 from models.synthetic.fhir_lines import RESOURCE_TYPES
 from models.synthetic.readmission import (
     Block,
@@ -425,8 +425,12 @@ def test_the_folder_is_bulk_data_in_one_order_and_says_that_it_is_synthetic(
     tmp_path: Path,
 ) -> None:
     reports: list[int] = []
-    manifest = write_bulk_data(tmp_path / "one", patients=30, seed=9, progress=reports.append)
-    again = write_bulk_data(tmp_path / "two", patients=30, seed=9, progress=reports.append)
+    manifest = write_bulk_data(
+        READMISSION, tmp_path / "one", patients=30, seed=9, progress=reports.append
+    )
+    again = write_bulk_data(
+        READMISSION, tmp_path / "two", patients=30, seed=9, progress=reports.append
+    )
     assert manifest == again
     assert reports == [30, 30]
     for file in sorted((tmp_path / "one").iterdir()):
@@ -444,7 +448,7 @@ def test_the_folder_is_bulk_data_in_one_order_and_says_that_it_is_synthetic(
 
 
 def test_the_truth_joins_on_patient_and_index_discharge(tmp_path: Path) -> None:
-    write_bulk_data(tmp_path, patients=20, seed=9, progress=lambda _: None)
+    write_bulk_data(READMISSION, tmp_path, patients=20, seed=9, progress=lambda _: None)
     with (tmp_path / "truth.csv").open(newline="") as file:
         rows = {row["patient_id"]: row for row in csv.DictReader(file)}
     for patient in draw_patients(9, 20):
