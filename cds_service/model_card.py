@@ -59,8 +59,8 @@ def _cohort(metrics: dict[str, Any]) -> str:
     excluded = "\n".join(f"| {reason} | {n} |" for reason, n in cohort["excluded"].items())
     return (
         f"## Training cohort\n\n{cohort['patients']} patients, {cohort['index_stays']} index "
-        f"stays, {cohort['rows']} rows: {split['fit']} to fit, {split['calibration']} to stop and "
-        f"calibrate, {split['test']} newest to test.\n\n| Left out | n |\n|---|---|\n{excluded}"
+        f"stays, {cohort['rows']} rows: {split['fit']} to fit and calibrate, "
+        f"{split['test']} newest to test.\n\n| Left out | n |\n|---|---|\n{excluded}"
     )
 
 

@@ -82,7 +82,6 @@ def _metrics(package: Package, cohort: Cohort, trained: Trained) -> dict[str, An
         },
         "split": {
             "fit": len(trained.split.fit),
-            "calibration": len(trained.split.calibration),
             "test": len(trained.split.test),
         },
         "rounds": trained.rounds,

@@ -2,6 +2,7 @@
 
     ModelError
     ├── PackageRefused    a package's files, manifest or examples do not hold: not admitted
+    ├── TrainingRefused   a cohort that cannot be trained on
     └── UnknownModel      nobody offers the model that was asked for
 
 A refused package is named with what is wrong; it is never served and never silently skipped.
@@ -21,6 +22,10 @@ class PackageRefused(ModelError):
         super().__init__(f"{model_id}: {fault}")
         self.model_id = model_id
         self.fault = fault
+
+
+class TrainingRefused(ModelError):
+    """A cohort that cannot be trained on: too few events, or nothing but events."""
 
 
 class UnknownModel(ModelError):

@@ -124,6 +124,8 @@ class CohortRule(_Part, frozen=True):
 class Training(_Part, frozen=True):
     """How the package was trained, so that anybody can train it again.
 
+    `folds`: into how many parts patients are cut to choose the rounds and to calibrate, each part
+    by the trees of all others.
     `mask_share`: the share of values hidden at random in the copy of the rows that is fitted beside
     them, of each feature alone and of each category together, so that a value nobody sent weighs
     as little as can be.
@@ -139,7 +141,7 @@ class Training(_Part, frozen=True):
     reg_lambda: float
     early_stopping_rounds: int
     test_share: float = 0.25
-    calibration_share: float = 0.15
+    folds: int = 5
     mask_share: float = 0.0
 
 

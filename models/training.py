@@ -1,9 +1,9 @@
 """Training a package from a cohort: split, boosted trees, calibration, baseline, background.
 
 Split by time and patient: the newest `test_share` of index stays is the test part, and a patient in
-it is in no other. Of the rest, the newest `calibration_share` stops the boosting and fits Platt's
-two numbers, which are then folded into the leaves. The same cohort and seed give the same scores.
-How good it is, is `validation`'s to say; files are `write_package`'s.
+it is in no other. The rest is fitted; how many rounds, and Platt's two numbers, which are folded
+into the leaves, come from fitting it `folds` times without one fold of patients each (ADR 0010).
+The same cohort and seed give the same scores. How good it is, is `validation`'s to say.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,6 +21,7 @@ import xgboost as xgb
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from models.errors import TrainingRefused
 from models.logistic import Logistic
 from models.manifest import Training
 from models.package import Specification, table_text
@@ -38,7 +40,6 @@ class Split:
     """The parts of a cohort, as frames."""
 
     fit: pd.DataFrame
-    calibration: pd.DataFrame
     test: pd.DataFrame
 
 
@@ -67,23 +68,31 @@ def split_by_time(frame: pd.DataFrame, words: Training) -> Split:
     ordered = frame.sort_values(["index_time", "patient"], kind="stable")
     cut = int(len(ordered) * (1 - words.test_share))
     earlier, test = ordered.iloc[:cut], ordered.iloc[cut:]
-    earlier = earlier[~earlier["patient"].isin(set(test["patient"]))]
-    part = int(len(earlier) * (1 - words.calibration_share))
-    fit, calibration = earlier.iloc[:part], earlier.iloc[part:]
-    fit = fit[~fit["patient"].isin(set(calibration["patient"]))]
-    return Split(fit, calibration, test)
+    return Split(earlier[~earlier["patient"].isin(set(test["patient"]))], test)
 
 
 def train(
     spec: Specification, frame: pd.DataFrame, progress: Callable[[int, int], None] | None = None
 ) -> Trained:
-    """Train the package's one head on a cohort frame. `progress` is told rounds done and in all."""
+    """Train the package's one head on a cohort frame.
+
+    `progress` is told rounds done and at most to do. Raises TrainingRefused where a fold of
+    patients, or what is left without it, has no event or nothing but events, and where the
+    features do not predict the outcome at all.
+    """
     words = spec.manifest.training
     split = split_by_time(known_outcomes(frame), words)
-    booster = _boost(spec, split, progress)
-    rounds = booster.num_boosted_rounds()
-    platt = _platt(booster, _matrix(spec, split.calibration), _events(split.calibration))
-    folded = fold_platt(booster, *platt)
+    told = _Told(progress, words) if progress else None
+    rounds, margins = cross_fit(spec, split.fit, told)
+    platt = _platt(margins, _events(split.fit))
+    booster = boost(spec, split.fit, rounds=rounds, told=told).booster
+    try:
+        folded = fold_platt(booster, *platt)
+    except ValueError:
+        raise TrainingRefused(
+            "the features say nothing of the outcome in patients not fitted on "
+            f"(calibration slope {platt[0]:.2f})"
+        ) from None
     risks = _predict(folded, _matrix(spec, split.fit))
     return Trained(
         booster=folded,
@@ -127,18 +136,77 @@ def _predict(booster: xgb.Booster, rows: Floats) -> Floats:
 
 
 class _Told(xgb.callback.TrainingCallback):  # type: ignore[misc]
-    def __init__(self, progress: Callable[[int, int], None], rounds: int) -> None:
+    """Tells the rounds of all fits as one count; a fit that stops early counts as done."""
+
+    def __init__(self, progress: Callable[[int, int], None], words: Training) -> None:
         self.progress = progress
-        self.rounds = rounds
+        self.rounds = words.rounds
+        self.total = (words.folds + 1) * words.rounds
+        self.before = 0
 
     def after_iteration(self, model: object, epoch: int, evals_log: object) -> bool:  # noqa: ARG002
-        self.progress(epoch + 1, self.rounds)
+        self.progress(self.before + epoch + 1, self.total)
         return False
 
+    def after_training(self, model: Any) -> Any:
+        self.before += self.rounds
+        self.progress(self.before, self.total)
+        return model
 
-def _boost(
-    spec: Specification, split: Split, progress: Callable[[int, int], None] | None
-) -> xgb.Booster:
+
+def cross_fit(spec: Specification, fit: pd.DataFrame, told: _Told | None) -> tuple[int, Floats]:
+    """The rounds that predict best for patients not fitted on, and each row's margin then.
+
+    The log loss is averaged over folds, round by round, as far as every fold went.
+    """
+    words = spec.manifest.training
+    folds = folds_of(fit["patient"], words)
+    fits: list[Fit] = []
+    for fold in range(words.folds):
+        inside, outside = fit[folds != fold], fit[folds == fold]
+        for part in (inside, outside):
+            if part["event"].nunique() < 2:
+                raise TrainingRefused(
+                    f"fold {fold + 1} of {words.folds} has no events, or nothing else: "
+                    f"{int(fit['event'].sum())} events in {len(fit)} rows are too few"
+                )
+        fits.append(boost(spec, inside, rounds=words.rounds, outside=outside, told=told))
+    shortest = min(len(one.losses) for one in fits)
+    losses = np.mean([one.losses[:shortest] for one in fits], axis=0)
+    rounds = int(np.argmin(losses)) + 1
+    margins = np.empty(len(fit))
+    for fold, one in enumerate(fits):
+        rows = _matrix(spec, fit[folds == fold])
+        margins[folds == fold] = one.booster.inplace_predict(
+            rows, iteration_range=(0, rounds), predict_type="margin"
+        )
+    return rounds, margins
+
+
+def folds_of(patients: pd.Series[str], words: Training) -> NDArray[np.int64]:
+    """The fold of each row; all rows of a patient in one. Independent of the order of rows."""
+    known = np.unique(patients.to_numpy(dtype=str))
+    drawn = np.random.default_rng(words.seed).permutation(len(known)) % words.folds
+    return np.asarray(drawn[np.searchsorted(known, patients.to_numpy(dtype=str))])
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One boosting, and its log loss on rows left out after each round (none left out: none)."""
+
+    booster: xgb.Booster
+    losses: list[float]
+
+
+def boost(
+    spec: Specification,
+    fit: pd.DataFrame,
+    *,
+    rounds: int,
+    outside: pd.DataFrame | None = None,
+    told: _Told | None = None,
+) -> Fit:
+    """Boosted trees of some rows; with rows left out, stopped when those gain nothing more."""
     words = spec.manifest.training
     monotone = ",".join(str(feature.monotone) for feature in spec.manifest.inputs)
     parameters = {
@@ -155,26 +223,30 @@ def _boost(
         "seed": words.seed,
         "nthread": 1,
     }
+    losses: dict[str, dict[str, list[float]]] = {}
+    left_out = []
+    if outside is not None:
+        left_out = [(xgb.DMatrix(_matrix(spec, outside), _events(outside)), "outside")]
     booster: xgb.Booster = xgb.train(
         parameters,
         xgb.DMatrix(
-            _with_masked_copy(spec, _matrix(spec, split.fit)),
-            np.tile(_events(split.fit), 2),
-            weight=np.full(2 * len(split.fit), 0.5),
+            _with_masked_copy(spec, _matrix(spec, fit)),
+            np.tile(_events(fit), 2),
+            weight=np.full(2 * len(fit), 0.5),
         ),
-        num_boost_round=words.rounds,
-        evals=[(xgb.DMatrix(_matrix(spec, split.calibration), _events(split.calibration)), "c")],
-        early_stopping_rounds=words.early_stopping_rounds,
+        num_boost_round=rounds,
+        evals=left_out,
+        early_stopping_rounds=words.early_stopping_rounds if left_out else None,
+        evals_result=losses,
         verbose_eval=False,
-        callbacks=[_Told(progress, words.rounds)] if progress else None,
+        callbacks=[told] if told else None,
     )
-    return booster[: booster.best_iteration + 1]
+    return Fit(booster, losses["outside"]["logloss"] if left_out else [])
 
 
-def _platt(booster: xgb.Booster, rows: Floats, events: Floats) -> tuple[float, float]:
+def _platt(margins: Floats, events: Floats) -> tuple[float, float]:
     """Slope and intercept of the observed log-odds on the margin (Platt 1999), unpenalised."""
-    margin = np.asarray(booster.inplace_predict(rows, predict_type="margin"), dtype=np.float64)
-    fitted = LogisticRegression(C=1e9, max_iter=1000).fit(margin[:, None], events)
+    fitted = LogisticRegression(C=1e9, max_iter=1000).fit(margins[:, None], events)
     return float(fitted.coef_[0][0]), float(fitted.intercept_[0])
 
 

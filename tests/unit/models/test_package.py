@@ -151,7 +151,10 @@ def test_a_package_can_be_read_for_training_before_it_has_numbers(folder: Path) 
     ("fault", "said"),
     [
         (in_text("MODEL_CARD.md", "SYNTHETIC", "synthetic"), "MODEL_CARD.md is not what SHA256SUM"),
-        (in_text("manifest.toml", "0.19", "0.20"), "manifest.toml is not what SHA256SUMS says"),
+        (
+            in_text("manifest.toml", "ld = 0.2", "ld = 0.3"),
+            "manifest.toml is not what SHA256SUMS says",
+        ),
         (last_cell(f"{HEAD}/background.csv", "0.5"), "background.csv is not what SHA256SUMS says"),
         (lambda f: (f / "examples/01.json").unlink(), "examples/01.json is missing"),
         (lambda f: (f / HEAD / "booster.ubj").unlink(), "booster.ubj is missing"),

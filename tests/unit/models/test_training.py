@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from fhir_adapters.clock import DAY_S
 from fhir_adapters.decode import decode_lines
 from models.cohort import cohort_of
+from models.errors import TrainingRefused
 from models.manifest import Training
 from models.package import Package, Specification, read_table
 from models.synthetic.charts import draw_patients
@@ -27,7 +27,10 @@ from models.training import (
     BACKGROUND_ROWS,
     BACKGROUND_WITHIN,
     Trained,
+    boost,
     choose_background,
+    cross_fit,
+    folds_of,
     known_outcomes,
     split_by_time,
     train,
@@ -74,11 +77,8 @@ def matrix(spec: Specification, frame: pd.DataFrame) -> Floats:
 
 def test_the_test_part_is_the_newest_and_no_patient_is_on_both_sides(trained: Trained) -> None:
     split = trained.split
-    parts = [split.fit, split.calibration, split.test]
-    for older, newer in pairwise(parts):
-        assert older["index_time"].max() <= newer["index_time"].min()
-    patients = [patient for part in parts for patient in set(part["patient"])]
-    assert len(patients) == len(set(patients))
+    assert split.fit["index_time"].max() <= split.test["index_time"].min()
+    assert not set(split.fit["patient"]) & set(split.test["patient"])
 
 
 @st.composite
@@ -100,11 +100,9 @@ def test_no_cohort_puts_a_patient_on_two_sides(frame: pd.DataFrame) -> None:
         colsample_bytree=1, reg_lambda=1, early_stopping_rounds=1,
     )  # fmt: skip
     split = split_by_time(frame, words)
-    parts = [split.fit, split.calibration, split.test]
-    for one, other in ((0, 1), (0, 2), (1, 2)):
-        assert not set(parts[one]["patient"]) & set(parts[other]["patient"])
-        if len(parts[one]) and len(parts[other]):
-            assert parts[one]["index_time"].max() <= parts[other]["index_time"].min()
+    assert not set(split.fit["patient"]) & set(split.test["patient"])
+    if len(split.fit) and len(split.test):
+        assert split.fit["index_time"].max() <= split.test["index_time"].min()
     assert len(split.test) == len(frame) - int(len(frame) * 0.75)
 
 
@@ -143,26 +141,53 @@ def test_another_seed_gives_another_model(
     assert not np.array_equal(*risks)
 
 
-def test_progress_is_told_round_by_round(quick: Specification, frame: pd.DataFrame) -> None:
+def test_progress_is_told_round_by_round_and_ends_at_all(
+    quick: Specification, frame: pd.DataFrame
+) -> None:
+    """Five folds and the whole, at most 60 rounds each."""
     told: list[tuple[int, int]] = []
     train(quick, frame, lambda done, total: told.append((done, total)))
-    assert [done for done, _ in told] == list(range(1, len(told) + 1))
-    assert {total for _, total in told} == {60}
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert {total for _, total in told} == {360}
+    assert told[-1] == (360, 360)
+
+
+def test_too_few_events_to_calibrate_are_refused(quick: Specification, frame: pd.DataFrame) -> None:
+    """Three events at most cannot stand in every one of five folds."""
+    events = frame[frame["state"] == "event"].iloc[:3]
+    with pytest.raises(TrainingRefused, match="too few"):
+        train(quick, pd.concat([frame[frame["state"] == "no-event"], events]))
 
 
 # ---- what was trained -----------------------------------------------------------------------
 
 
-def test_the_risk_is_calibrated_on_the_part_that_calibrates(
+def test_the_margins_that_calibrate_are_those_of_patients_not_fitted_on(
     quick: Specification, trained: Trained
 ) -> None:
-    """There slope is 1 and the mean risk is the share of events, by construction."""
-    part = trained.split.calibration
-    risk = np.asarray(trained.booster.inplace_predict(matrix(quick, part)), dtype=np.float64)
-    log_odds = np.log(risk / (1 - risk))[:, None]
-    fitted = LogisticRegression(C=1e9).fit(log_odds, part["event"])
-    assert fitted.coef_[0][0] == pytest.approx(1.0, abs=0.02)
-    assert risk.mean() == pytest.approx(part["event"].mean(), abs=0.002)
+    """Each row's margin is what trees fitted without its patient give, after as many rounds."""
+    fit = trained.split.fit
+    rounds, margins = cross_fit(quick, fit, None)
+    assert rounds == trained.rounds
+    folds = folds_of(fit["patient"], quick.manifest.training)
+    inside, outside = fit[folds != 2], fit[folds == 2]
+    assert not set(inside["patient"]) & set(outside["patient"])
+    alone = boost(quick, inside, rounds=rounds).booster
+    expected = alone.inplace_predict(matrix(quick, outside), predict_type="margin")
+    assert margins[folds == 2] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_risk_is_calibrated_for_patients_not_fitted_on(
+    quick: Specification, trained: Trained
+) -> None:
+    """Of the margins made without them the slope is 1 and the mean risk the share of events."""
+    events = trained.split.fit["event"].to_numpy()
+    _, margins = cross_fit(quick, trained.split.fit, None)
+    slope, intercept = trained.platt
+    calibrated = slope * margins + intercept
+    fitted = LogisticRegression(C=1e9).fit(calibrated[:, None], events)
+    assert fitted.coef_[0][0] == pytest.approx(1.0, abs=0.01)
+    assert (1 / (1 + np.exp(-calibrated))).mean() == pytest.approx(events.mean(), abs=1e-4)
 
 
 def test_what_may_only_rise_only_rises(quick: Specification, trained: Trained) -> None:
@@ -182,7 +207,10 @@ def test_what_may_only_rise_only_rises(quick: Specification, trained: Trained) -
 
 
 def test_shuffled_outcomes_teach_nothing(package: Package) -> None:
-    """With outcomes dealt at random the newest patients are ranked no better than by chance."""
+    """With outcomes dealt at random, patients not fitted on are ranked no better than by chance;
+
+    and where the ranking comes out the wrong way round, the training is refused.
+    """
     columns, reference = read_table(package.folder / "reference.csv")
     draw = np.random.default_rng(99)
     areas = []
@@ -193,11 +221,12 @@ def test_shuffled_outcomes_teach_nothing(package: Package) -> None:
             draw.permutation(len(frame)), unit="h"
         )
         frame["state"] = np.where(draw.random(len(frame)) < 0.15, "event", "no-event")
-        with suppress(ValueError):  # a calibration that would turn the model round is refused
-            found = train(package, frame)
-            risk = found.booster.inplace_predict(matrix(package, found.split.test))
-            areas.append(roc_auc_score(found.split.test["event"], risk))
-    assert len(areas) >= 2
+        fit = known_outcomes(frame)
+        _, margins = cross_fit(package, fit, None)
+        areas.append(roc_auc_score(fit["event"], margins))
+        if areas[-1] < 0.49:
+            with pytest.raises(TrainingRefused, match="say nothing"):
+                train(package, frame)
     assert 0.45 <= float(np.mean(areas)) <= 0.55
 
 
