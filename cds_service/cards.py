@@ -171,7 +171,7 @@ def _risk_detail(
         parts.append(missing)
     if prediction.troubles:
         parts.append(texts.unread.format(n=len(prediction.troubles)))
-    parts.append(_footer(manifest, prediction, setting))
+    parts.append(_footer(manifest, prediction, setting, texts.not_causes))
     return "\n\n".join(parts)
 
 
@@ -284,13 +284,13 @@ def _missing_line(manifest: words.Manifest, prediction: Prediction, setting: Set
     return f"{line} {setting.texts.weak}" if weak else line
 
 
-def _footer(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:
-    texts = setting.texts
-    footer = texts.footer.format(
+def _footer(manifest: words.Manifest, prediction: Prediction, setting: Setting, *said: str) -> str:
+    footer = setting.texts.footer.format(
         computed=day_and_time(prediction.computed_at, setting.zone, setting.language),
         as_of=day_and_time(prediction.as_of, setting.zone, setting.language),
     )
-    return f"*{footer} {texts.synthetic}*" if manifest.synthetic else f"*{footer}*"
+    synthetic = [setting.texts.synthetic] if manifest.synthetic else []
+    return f"*{' '.join([*said, footer, *synthetic])}*"
 
 
 # ---- insufficient data, alarms --------------------------------------------------------------

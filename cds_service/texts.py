@@ -33,6 +33,7 @@ class Texts:
     no: str
     no_date: str
     footer: str
+    not_causes: str
     synthetic: str
     explanation: str
     insufficient_summary: str
@@ -73,10 +74,8 @@ DANISH = Texts(
     yes="ja",
     no="nej",
     no_date="uden dato",
-    footer=(
-        "Beslutningsstøtte, ikke en beslutning. Bidrag viser, hvad der vejede i beregningen, "
-        "ikke årsager. Beregnet {computed} på data til {as_of}."
-    ),
+    footer="Beslutningsstøtte, ikke en beslutning. Beregnet {computed} på data til {as_of}.",
+    not_causes="Bidrag viser, hvad der vejede i beregningen, ikke årsager.",
     synthetic="Trænet på SYNTETISKE data: ikke til klinisk brug.",
     explanation="Se forklaringen",
     insufficient_summary="{title} er ikke beregnet: der mangler {what}",
@@ -123,10 +122,8 @@ ENGLISH = Texts(
     yes="yes",
     no="no",
     no_date="undated",
-    footer=(
-        "Decision support, not a decision. Contributions show what weighed in the estimate, "
-        "not causes. Computed {computed} on data up to {as_of}."
-    ),
+    footer="Decision support, not a decision. Computed {computed} on data up to {as_of}.",
+    not_causes="Contributions show what weighed in the estimate, not causes.",
     synthetic="Trained on SYNTHETIC data: not for clinical use.",
     explanation="See the explanation",
     insufficient_summary="{title} was not computed: {what} missing",

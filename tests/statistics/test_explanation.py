@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import fields
 from decimal import Decimal
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cds_service.cards import SMALLEST_SHOWN, shown_contributions
+from cds_service.cli.scoring import score_one
+from cds_service.server import DEMO_PATIENT
+from cds_service.settings import Settings
 from cds_service.texts import TEXTS
 from cds_service.wording import number, rounded_to_sum
 from fhir_adapters.decode import decode_lines
@@ -234,8 +238,14 @@ def test_no_fixed_text_and_no_phrase_of_the_model_speaks_of_causes(
 
 
 @pytest.mark.parametrize(("language", "said"), [("da", "ikke årsager"), ("en", "not causes")])
-def test_every_card_says_that_contributions_are_not_causes(language: str, said: str) -> None:
-    assert said in TEXTS[language].footer
+def test_every_card_with_contributions_says_that_they_are_not_causes(
+    package: Package, language: str, said: str
+) -> None:
+    demo = files("cds_service").joinpath(DEMO_PATIENT).read_bytes()
+    settings = Settings(profile="demo")
+    found = score_one(package, demo, as_of="latest", language=language, settings=settings)
+    (card,) = found.prediction.cards
+    assert said in card["detail"]
 
 
 # ---- direction ------------------------------------------------------------------------------
