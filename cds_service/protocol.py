@@ -7,6 +7,7 @@ what is read here (draft orders, appointments) is skipped. Epic's dialect comes 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NewType
 
 import msgspec
@@ -71,7 +72,7 @@ _REQUEST = msgspec.json.Decoder(HookRequest)
 _CONTEXT = msgspec.json.Decoder(Context)
 
 
-def decode_call(body: bytes, hooks: list[str]) -> HookCall:
+def decode_call(body: bytes, hooks: Sequence[str]) -> HookCall:
     """The hook call a body holds. BadRequest names the field that is missing or wrong."""
     request: HookRequest = _decode(_REQUEST, body, "")
     hook = _required(request.hook, "hook")

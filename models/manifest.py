@@ -20,6 +20,8 @@ from models.errors import PackageRefused
 
 SCHEMA_VERSION = 1
 Indicator = Literal["info", "warning", "critical"]
+Hook = Literal["encounter-discharge", "patient-view"]
+"""The hooks a package can ask for: those whose context the service checks."""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -154,7 +156,7 @@ class Manifest(_Part, frozen=True):
     synthetic: bool
     title: Text
     description: Text
-    hooks: list[str]
+    hooks: list[Hook]
     index: Index
     prefetch: dict[str, Query]
     categories: list[Category]

@@ -33,6 +33,7 @@ def upgrade(engine: Engine) -> None:
     try:
         if engine.dialect.name == "sqlite" and database and database != ":memory:":
             Path(database).parent.mkdir(parents=True, exist_ok=True)
+            Path(database).touch(mode=0o600)  # the owner's alone; SQLite gives its WAL the same
         command.upgrade(_config(engine), "head")
     except OSError as error:
         raise SetupError(f"the database's folder cannot be made: {error.strerror}") from None

@@ -78,3 +78,14 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError):
         upgrade(engine)
     engine.dispose()
+
+
+def test_the_database_file_is_its_owner_s_alone(tmp_path: Path) -> None:
+    """Health data under pseudonym: nobody else on the machine may read it, nor its WAL."""
+    engine = open_engine(f"sqlite:///{tmp_path / 'log' / 'varsel.db'}")
+    upgrade(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE probe (x INTEGER)")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "log").iterdir()}
+    assert modes.pop("varsel.db") == 0o600
+    assert set(modes.values()) <= {0o600}

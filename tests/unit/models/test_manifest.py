@@ -61,6 +61,7 @@ def test_the_bands_begin_at_the_card_threshold(manifest: Manifest) -> None:
     ("text", "said"),
     [
         (with_change("schema_version = 1", "schema_version = 2"), "schema_version 2 is not spoken"),
+        (with_change('"patient-view"]', '"patient-veiw"]'), "$.hooks[1]"),
         (with_change(f'id = "{NAME}"', 'id = "other"'), "the manifest says other"),
         (with_change('version = "1', 'verson = "1'), "verson"),
         (with_change("[outcome]", "[outcome"), "manifest.toml is not TOML"),
