@@ -29,6 +29,7 @@ from models.predict import (
     implausible_alarms,
     index_time,
     missing_features,
+    safety_alarms,
     verdict_on,
 )
 from models.prediction import ModelRef, Prediction
@@ -104,7 +105,10 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         language=question.language,
         heads=heads,
         missing=missing_features(package, row, question.language) if eligible else [],
-        rule_alarms=implausible_alarms(row, question.language),
+        rule_alarms=[
+            *safety_alarms(package.manifest, row, question.language),
+            *implausible_alarms(row, question.language),
+        ],
         troubles=_troubles(record),
     )
     setting = Setting(question.language, question.zone, question.page_url)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.manifest import Manifest
+from models.manifest import Head, Manifest
 
 _ROWS = (
     ("auroc", "AUROC", 3),
@@ -21,29 +21,26 @@ def model_card(manifest: Manifest, metrics: dict[str, Any]) -> str:
         f"# {manifest.id} {manifest.version}: {manifest.title.en} ({manifest.title.da})",
         _WARNING if manifest.synthetic else "",
         manifest.description.en,
-        _facts(manifest, metrics),
+        _facts(manifest),
         "## Who it is not for",
         "\n".join(f"- {rule.text.en} (`{rule.reason}`)" for rule in manifest.scope),
         "## What must be known before a number is given",
         "\n".join(f"- {part.text.en}" for part in manifest.minimum),
         _cohort(metrics),
-        _figures("Newest part of the training cohort (no patient in common)", metrics["test"]),
-        _figures("Independent cohort", metrics["gate"]) if "gate" in metrics else "",
-        _background(metrics),
+        *(_head(head, metrics["heads"][head.id]) for head in manifest.heads),
+        _EXPLANATION,
         _inputs(manifest),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _facts(manifest: Manifest, metrics: dict[str, Any]) -> str:
-    head, training = manifest.heads[0], manifest.training
+def _facts(manifest: Manifest) -> str:
+    training = manifest.training
     return (
-        f"- **Outcome**: {head.outcome} (within {head.horizon_days} days).\n"
         f"- **Hooks**: {', '.join(manifest.hooks)}.\n"
-        f"- **Model**: gradient-boosted trees (XGBoost), {metrics['rounds']} rounds, depth "
+        "- **Model**: gradient-boosted trees (XGBoost), depth "
         f"{training.max_depth}, monotone constraints, Platt calibration folded into the leaves; "
-        f"seed {training.seed}.\n"
-        f"- **Card from**: risk {head.threshold:g} ({head.threshold_source})."
+        f"seed {training.seed}."
     )
 
 
@@ -54,19 +51,47 @@ _WARNING = (
 )
 
 
+_EXPLANATION = (
+    "## Explanation\n\nAdditive TreeSHAP, interventional, rescaled to probability "
+    "(docs/explanation.md), against about a hundred rows of the training cohort a head."
+)
+
+
 def _cohort(metrics: dict[str, Any]) -> str:
-    cohort, split = metrics["cohort"], metrics["split"]
+    cohort = metrics["cohort"]
     excluded = "\n".join(f"| {reason} | {n} |" for reason, n in cohort["excluded"].items())
     return (
-        f"## Training cohort\n\n{cohort['patients']} patients, {cohort['index_stays']} index "
-        f"stays, {cohort['rows']} rows: {split['fit']} to fit and calibrate, "
-        f"{split['test']} newest to test.\n\n| Left out | n |\n|---|---|\n{excluded}"
+        f"## Training cohort\n\n{cohort['patients']} patients, {cohort['indexes']} indexes, "
+        f"{cohort['rows']} rows.\n\n| Left out | n |\n|---|---|\n{excluded}"
     )
+
+
+def _head(head: Head, metrics: dict[str, Any]) -> str:
+    split = metrics["split"]
+    parts = [
+        f"## {head.title.en} (`{head.id}`)",
+        f"- **Outcome**: {head.outcome} (within {head.horizon_days} days).\n"
+        + _shown(head)
+        + f"\n- **Trained on** {split['fit']} rows, {metrics['rounds']} rounds, calibration slope "
+        f"folded in {metrics['platt']['slope']:.3f}; tested on the newest {split['test']}.\n"
+        + _background(metrics["background"]),
+        _figures("Newest part of the training cohort (no patient in common)", metrics["test"]),
+        _figures("Independent cohort", metrics["gate"]) if "gate" in metrics else "",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _shown(head: Head) -> str:
+    if head.role == "context":
+        return (
+            "- **Shown** for context only, on the card of another head; never moves its indicator."
+        )
+    return f"- **Card from**: risk {head.threshold:g} ({head.threshold_source})."
 
 
 def _figures(what: str, part: dict[str, Any]) -> str:
     lines = [
-        f"## {what}",
+        f"### {what}",
         f"n = {part['n']}, events = {part['events']}. 95 % intervals, clustered by patient.",
         "| | Trees | Penalised logistic |\n|---|---|---|\n"
         + "\n".join(
@@ -98,13 +123,10 @@ def _said(figure: dict[str, float | None] | None, decimals: int) -> str:
     return f"{text} ({figure['low']:.{decimals}f} to {figure['high']:.{decimals}f})"
 
 
-def _background(metrics: dict[str, Any]) -> str:
-    b = metrics["background"]
+def _background(b: dict[str, Any]) -> str:
     return (
-        "## Explanation\n\nAdditive TreeSHAP, interventional, rescaled to probability "
-        f"(docs/explanation.md), against {b['rows']} rows of the training cohort with mean risk "
-        f"{100 * b['mean_risk']:.2f} %; all {b['comparable_patients']} of it have "
-        f"{100 * b['comparable_mean_risk']:.2f} %."
+        f"- **Compared with** {b['rows']} rows of mean risk {100 * b['mean_risk']:.2f} %; all "
+        f"{b['comparable_patients']} it was fitted on have {100 * b['comparable_mean_risk']:.2f} %."
     )
 
 

@@ -21,13 +21,14 @@ from fhir_adapters.clock import parse_time
 from models.cohort import Cohort, build_cohort
 from models.examples import make_example
 from models.package import (
+    Head,
     Package,
     Specification,
     load_package,
     read_specification,
     write_checksums,
 )
-from models.training import Trained, known_outcomes, train, write_head
+from models.training import Trained, known_outcomes, train, write_head, write_reference
 from validation.analysis import Validation, validate
 
 Progress = Callable[[int, int], None]
@@ -49,16 +50,21 @@ def train_package(
     """
     spec = read_specification(folder)
     cohort = build_cohort(spec, data, progress=cohort_progress)
-    trained = train(spec, cohort.frame, training_progress)
-    write_head(folder, spec, trained)
+    trained = _train_heads(spec, cohort, training_progress)
+    for head_id, made in trained.items():
+        write_head(folder, spec, head_id, made)
+    first = next(iter(trained.values()))
+    write_reference(folder, spec, first)
     _clear_examples(folder)
     write_checksums(folder)
     package = load_package(folder)
     metrics = _metrics(package, cohort, trained)
     if gate_data is not None:
         gate = build_cohort(spec, gate_data, progress=cohort_progress)
-        metrics["gate"] = figures(package, known_outcomes(gate.frame), gate.excluded)
-    _write_examples(package, data, trained)
+        for head in package.heads:
+            frame = known_outcomes(gate.of_head(head.id))
+            metrics["heads"][head.id]["gate"] = figures(package, head, frame, gate.excluded)
+    _write_examples(package, data, first)
     (folder / "metrics.json").write_bytes(
         msgspec.json.format(msgspec.json.encode(metrics), indent=1) + b"\n"
     )
@@ -69,17 +75,35 @@ def train_package(
     return metrics
 
 
-def _metrics(package: Package, cohort: Cohort, trained: Trained) -> dict[str, Any]:
-    head = package.heads[0]
-    fit_risks = head.trees.risk(_matrix(package, trained.split.fit))
+def _train_heads(spec: Specification, cohort: Cohort, progress: Progress) -> dict[str, Trained]:
+    """Every head on its rows; `progress` is told the rounds of all heads as one count."""
+    heads = [head.id for head in spec.manifest.heads]
+    trained = {}
+    for place, head in enumerate(heads):
+
+        def told(done: int, total: int, place: int = place) -> None:
+            progress(place * total + done, len(heads) * total)
+
+        trained[head] = train(spec, cohort.of_head(head), told)
+    return trained
+
+
+def _metrics(package: Package, cohort: Cohort, trained: dict[str, Trained]) -> dict[str, Any]:
     return {
         "software_version": __version__,
         "cohort": {
             "patients": cohort.patients,
-            "index_stays": cohort.stays,
+            "indexes": cohort.indexes,
             "excluded": cohort.excluded,
             "rows": len(cohort.frame),
         },
+        "heads": {h.id: _head_metrics(package, h, trained[h.id]) for h in package.heads},
+    }
+
+
+def _head_metrics(package: Package, head: Head, trained: Trained) -> dict[str, Any]:
+    fit_risks = head.trees.risk(_matrix(package, trained.split.fit))
+    return {
         "split": {
             "fit": len(trained.split.fit),
             "test": len(trained.split.test),
@@ -95,7 +119,7 @@ def _metrics(package: Package, cohort: Cohort, trained: Trained) -> dict[str, An
         "risk_percentiles": {
             str(q): float(np.percentile(fit_risks, q)) for q in (10, 25, 50, 75, 80, 90, 95, 99)
         },
-        "test": figures(package, trained.split.test, {}),
+        "test": figures(package, head, trained.split.test, {}),
     }
 
 
@@ -103,12 +127,16 @@ def _matrix(spec: Specification, frame: pd.DataFrame) -> Any:
     return frame[spec.columns].to_numpy(dtype=np.float64)
 
 
-def figures(package: Package, frame: pd.DataFrame, excluded: dict[str, int]) -> dict[str, Any]:
-    """AUROC, calibration and the rest with intervals, of the trees and of the baseline."""
-    head, matrix = package.heads[0], _matrix(package, frame)
+def figures(
+    package: Package, head: Head, frame: pd.DataFrame, excluded: dict[str, int]
+) -> dict[str, Any]:
+    """AUROC, calibration and the rest with intervals, of a head's trees and of its baseline."""
+    matrix = _matrix(package, frame)
+    words = next(h for h in package.manifest.heads if h.id == head.id)
+    bands = [band.from_risk for band in words.bands if band.from_risk > 0]
     results = {
-        "trees": _validated(package, frame, head.trees.risk(matrix), excluded),
-        "logistic": _validated(package, frame, head.baseline.risk(matrix), excluded),
+        "trees": _validated(frame, head.trees.risk(matrix), bands, excluded),
+        "logistic": _validated(frame, head.baseline.risk(matrix), bands, excluded),
     }
     named = {name: {s.name: _figure(s) for s in v.statistics} for name, v in results.items()}
     thresholds = results["trees"].at_thresholds
@@ -118,10 +146,9 @@ def figures(package: Package, frame: pd.DataFrame, excluded: dict[str, int]) -> 
 
 
 def _validated(
-    package: Package, frame: pd.DataFrame, risks: Any, excluded: dict[str, int]
+    frame: pd.DataFrame, risks: Any, bands: list[float], excluded: dict[str, int]
 ) -> Validation:
     rows = frame[["patient", "index_time", "state"]].assign(risk=risks)
-    bands = [band.from_risk for band in package.manifest.heads[0].bands if band.from_risk > 0]
     return validate(rows, thresholds=bands, excluded=excluded, bootstrap=CARD_DRAWS, seed=1)
 
 

@@ -28,7 +28,8 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     moment the record could have said it. `value` is in the concept's unit, None for findings that
     have no number and for numbers that may not be used (`status` says why, `original` and `unit`
     what stood there). `tags` are what `where` in a feature can ask for; a tag with `?` in front
-    means that the record does not say.
+    means that the record does not say. `limits`: the patient's own alarm limits stated with a
+    measurement, by name (`red-low` ...), in the concept's unit.
     """
 
     concept: str
@@ -42,6 +43,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     source: str = ""
     code: str = ""
     tags: frozenset[str] = frozenset()
+    limits: tuple[tuple[str, float], ...] = ()
 
 
 class Contact(msgspec.Struct, frozen=True, gc=False):

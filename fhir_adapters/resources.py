@@ -93,6 +93,12 @@ class Condition(Resource):
     recorded_date: str | None = None
 
 
+class ReferenceRange(Element):
+    low: Quantity | None = None
+    high: Quantity | None = None
+    type: CodeableConcept | None = None
+
+
 class ObservationComponent(Element):
     code: CodeableConcept | None = None
     value_quantity: Quantity | None = None
@@ -100,6 +106,7 @@ class ObservationComponent(Element):
     value_integer: int | None = None
     value_boolean: bool | None = None
     data_absent_reason: CodeableConcept | None = None
+    reference_range: list[ReferenceRange] | None = None
 
 
 class Observation(Resource):
@@ -115,6 +122,7 @@ class Observation(Resource):
     value_integer: int | None = None
     value_boolean: bool | None = None
     data_absent_reason: CodeableConcept | None = None
+    reference_range: list[ReferenceRange] | None = None
     component: list[ObservationComponent] | None = None
     derived_from: list[Reference] | None = None
 

@@ -1,8 +1,10 @@
-"""A cohort: features and outcomes of every eligible index stay in Bulk Data, and who was left out.
+"""A cohort: features and outcomes of every eligible index in Bulk Data, and who was left out.
 
+An index is a moment the question could have been asked at: the end of a stay, or a set of findings.
 The features come from the same `FeatureSet.compute` that serves hooks; the verdict on who counts
-from the same `verdict_on`. The frame has one row per index stay: `patient`, `index_time`, the
-model's columns (NaN missing), `state` (event, no-event, competing, censored), `days` to the event.
+from the same `verdict_on`. The frame has one row per index: `patient`, `index_time`, the model's
+columns (NaN missing), and per head `state:<head>` (event, no-event, competing, censored,
+not-applicable) and `days:<head>` to the event.
 """
 
 from __future__ import annotations
@@ -20,33 +22,47 @@ from fhir_adapters.clock import DAY_S, to_datetime
 from fhir_adapters.decode import Gathered
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import build_record, newest_time
-from fhir_adapters.outcomes import Outcome, discharged_stays, find_readmission
+from fhir_adapters.features.compute import FeatureRow
+from fhir_adapters.outcomes import Later, Outcome, discharged_stays, find_outcome
 from fhir_adapters.record import PatientRecord, Stay
+from fhir_adapters.sets import set_times
 from fhir_adapters.stays import is_admission
+from models.errors import TrainingRefused
+from models.manifest import Head
 from models.package import Specification
-from models.predict import verdict_on
-
-KEYS = ("patient", "index_time", "state", "days")
+from models.predict import applies, verdict_on
 
 
 @dataclass(frozen=True, slots=True)
 class CohortRow:
-    """One index stay that counts. `values` in the order of the specification's columns."""
+    """One index that counts: values in the order of the columns, outcomes in that of the heads."""
 
     patient: str
     index_time: float
     values: list[float]
-    outcome: Outcome
+    outcomes: list[Outcome]
 
 
 @dataclass(slots=True)
 class Cohort:
-    """The frame, and how many stays were left out for which reason."""
+    """The frame, and how many indexes were left out for which reason."""
 
     frame: pd.DataFrame
     patients: int
-    stays: int
+    indexes: int
     excluded: dict[str, int]
+
+    def of_head(self, head: str) -> pd.DataFrame:
+        """The rows a head is for, with its outcome as `state` and `days`."""
+        return frame_of_head(self.frame, head)
+
+
+def frame_of_head(frame: pd.DataFrame, head: str) -> pd.DataFrame:
+    """The rows of a cohort frame a head is for, with its outcome as `state` and `days`."""
+    others = [c for c in frame.columns if c.startswith(("state:", "days:"))]
+    kept = frame.drop(columns=others)
+    kept["state"], kept["days"] = frame[f"state:{head}"], frame[f"days:{head}"]
+    return kept[kept["state"] != "not-applicable"].reset_index(drop=True)
 
 
 def build_cohort(
@@ -60,7 +76,7 @@ def build_cohort(
 
     `data_until`: where the data end; by default the export's own time, else its newest resource.
     `progress` is told patients done and patients in all. Raises UnreadableInput for a folder that
-    is no Bulk Data.
+    is no Bulk Data, TrainingRefused for a package whose question has no index of its own.
     """
     index = index_bulk_data(folder)
     until = data_until or index.until or _newest(read_patients(index))
@@ -81,18 +97,20 @@ def cohort_of(
     progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
     """The cohort of patients one by one."""
+    if spec.manifest.index.kind == "as-of":
+        raise TrainingRefused("index.kind is as-of: no moment of a record is an index")
     rows: list[CohortRow] = []
     excluded: Counter[str] = Counter()
-    stays = 0
+    indexes = 0
     done = 0
     for done, (patient_id, gathered) in enumerate(patients, start=1):
         try:
-            record = build_record(gathered, spec.wanted, patient_id=patient_id)
+            record = build_record(gathered, spec.wanted_later, patient_id=patient_id)
         except UnreadableInput:
             excluded["patient unreadable"] += 1
             continue
-        for found in _index_stays(spec, record, data_until):
-            stays += 1
+        for found in _indexes(spec, record, data_until):
+            indexes += 1
             if isinstance(found, CohortRow):
                 rows.append(found)
             else:
@@ -101,44 +119,58 @@ def cohort_of(
             progress(done, total)
     if progress:
         progress(done, total)
-    return Cohort(_frame(spec, rows), done, stays, dict(excluded.most_common()))
+    return Cohort(_frame(spec, rows), done, indexes, dict(excluded.most_common()))
 
 
-def _index_stays(
+def _indexes(
     spec: Specification, record: PatientRecord, data_until: float
 ) -> Iterator[CohortRow | str]:
-    """Every discharged stay the cohort takes, as a row or as the reason it does not count."""
-    rule = spec.manifest.stay
-    for stay in _taken(spec, record, data_until):
-        row = spec.features.compute(record, stay.end)
+    """Every index the cohort takes, as a row or as the reason it does not count."""
+    later = Later(record, spec.manifest.stay, data_until)
+    for moment in _taken(spec, record, data_until):
+        row = spec.features.compute(record, moment)
         verdict = verdict_on(spec, record, row)
         if verdict.status == "not-eligible":
             yield verdict.reason or "not eligible"
         elif verdict.status == "insufficient-data":
             yield f"insufficient data: {verdict.reason}"
         else:
-            outcome = find_readmission(
-                record,
-                stay.end,
-                rule=rule,
-                within_days=spec.manifest.outcome.within_days,
-                data_until=data_until,
-            )
-            yield CohortRow(record.patient_id, stay.end, row.numbers(spec.columns), outcome)
+            outcomes = [_outcome(head, later, row, moment) for head in spec.manifest.heads]
+            yield CohortRow(record.patient_id, moment, row.numbers(spec.columns), outcomes)
 
 
-def _taken(spec: Specification, record: PatientRecord, data_until: float) -> list[Stay]:
+def _outcome(head: Head, later: Later, row: FeatureRow, moment: float) -> Outcome:
+    if not applies(head, row):
+        return Outcome("not-applicable", reason="the head is not for the patient")
+    return find_outcome(head.rule, later, moment)
+
+
+def _taken(spec: Specification, record: PatientRecord, data_until: float) -> list[float]:
+    """The moments with enough history, every one or each patient's first."""
+    if spec.manifest.index.kind == "stay":
+        return [stay.end for stay in _taken_stays(spec, record, data_until)]
+    words, rule = spec.manifest.cohort, spec.manifest.index.set_rule
+    times = set_times(record, rule, data_until) if rule else []
+    taken = [time for time in times if time - _begins(record) >= words.history_days * DAY_S]
+    return taken if words.stays == "every" else taken[:1]
+
+
+def _begins(record: PatientRecord) -> float:
+    """When the record's contacts begin; never where there is none."""
+    return min((contact.start for contact in record.contacts), default=math.inf)
+
+
+def _taken_stays(spec: Specification, record: PatientRecord, data_until: float) -> list[Stay]:
     """The discharged stays with enough history, every one or each patient's first.
 
     The first is the first admission: a short contact before it does not take its place, and stands
     for the patient only where there is no admission at all.
     """
     words = spec.manifest.cohort
-    begins = min((contact.start for contact in record.contacts), default=math.inf)
     stays = [
         stay
         for stay in discharged_stays(record, spec.manifest.stay, data_until)
-        if stay.start - begins >= words.history_days * DAY_S
+        if stay.start - _begins(record) >= words.history_days * DAY_S
     ]
     if words.stays == "every":
         return stays
@@ -152,6 +184,8 @@ def _frame(spec: Specification, rows: list[CohortRow]) -> pd.DataFrame:
     frame.insert(
         1, "index_time", pd.to_datetime([to_datetime(r.index_time) for r in rows], utc=True)
     )
-    frame["state"] = [row.outcome.state for row in rows]
-    frame["days"] = [math.nan if r.outcome.days is None else r.outcome.days for r in rows]
+    for place, head in enumerate(spec.manifest.heads):
+        found = [row.outcomes[place] for row in rows]
+        frame[f"state:{head.id}"] = [outcome.state for outcome in found]
+        frame[f"days:{head.id}"] = [math.nan if o.days is None else o.days for o in found]
     return frame

@@ -15,11 +15,14 @@ from typing import Literal
 import msgspec
 
 from fhir_adapters.features.language import FeatureSpec, Text
+from fhir_adapters.outcomes import OutcomeRule
+from fhir_adapters.sets import SetRule
 from fhir_adapters.stays import StayRule
 from models.errors import PackageRefused
 
 SCHEMA_VERSION = 1
 Indicator = Literal["info", "warning", "critical"]
+Comparison = Literal["<", "<=", ">", ">=", "=="]
 Hook = Literal["encounter-discharge", "patient-view"]
 """The hooks a package can ask for: those whose context the service checks."""
 
@@ -29,10 +32,28 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Index(_Part, frozen=True):
-    """What the question is about: the hospital stay at `as_of`, or the moment itself."""
+    """What the question is about: the hospital stay at `as_of`, a set of findings, or the moment.
 
-    kind: Literal["stay", "as-of"]
+    A stay counts until `ended_within_hours` after its end. A set is made of findings of `of` at
+    most `gap_hours` apart, and counts until `within_hours` after it. `once`: a card is shown once
+    for a set, and again only where a band has changed.
+    """
+
+    kind: Literal["stay", "finding", "as-of"]
     ended_within_hours: float = 24.0
+    of: list[str] = []
+    gap_hours: float = 12.0
+    within_hours: float = 24.0
+    once: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.kind == "finding") != bool(self.of):
+            raise ValueError("`of` belongs to the kind finding, and to no other")
+
+    @property
+    def set_rule(self) -> SetRule | None:
+        """Which findings make a set; None where the question is not asked of one."""
+        return SetRule(tuple(self.of), self.gap_hours) if self.kind == "finding" else None
 
 
 class Query(_Part, frozen=True):
@@ -56,16 +77,47 @@ class ScopeRule(_Part, frozen=True):
 
     reason: str
     feature: str
-    op: Literal["<", ">=", "=="]
+    op: Comparison
     value: float
     text: Text
 
 
 class Minimum(_Part, frozen=True):
-    """What must be known before a number is given: at least one of `any_of`."""
+    """What must be known before a number is given: at least `count` of `any_of`.
+
+    `at_least`: of a feature that counts, the value it must have.
+    """
 
     any_of: list[str]
     text: Text
+    count: int = 1
+    at_least: float | None = None
+
+
+class Condition(_Part, frozen=True):
+    """A feature compared with a value; unknown is not met."""
+
+    feature: str
+    op: Comparison
+    value: float
+
+
+class SafetyRule(_Part, frozen=True):
+    """A hard rule that runs beside the model, whatever the model says or cannot say.
+
+    It is met where `feature` compares so with `limit`, or with the patient's own limit, the value
+    of the feature `own_limit`, where that is known. `label`: what is measured. `action`: what the
+    site wants done.
+    """
+
+    id: str
+    feature: str
+    op: Comparison
+    limit: float
+    label: Text
+    action: Text
+    own_limit: str | None = None
+    indicator: Literal["warning", "critical"] = "warning"
 
 
 class Band(_Part, frozen=True):
@@ -81,7 +133,9 @@ class Head(_Part, frozen=True):
     """One outcome the package predicts.
 
     `says`: the sentence's verb phrase ("genindlægges akut inden for 30 dage"). `threshold`: the
-    risk from which a card is shown. `bands` by rising `from_risk`, the first from 0.
+    risk from which a card is shown. `bands` by rising `from_risk`, the first from 0. `rule`: what
+    counts as the outcome in later data. `role`: a head for context stands on the card of another
+    and neither brings one nor moves its indicator. `applies_if`: which patients it is for.
     """
 
     id: str
@@ -92,6 +146,9 @@ class Head(_Part, frozen=True):
     threshold: float
     bands: list[Band]
     threshold_source: str
+    rule: OutcomeRule
+    role: Literal["card", "context"] = "card"
+    applies_if: Condition | None = None
 
 
 class OverrideReason(_Part, frozen=True):
@@ -108,16 +165,9 @@ class AnswerSpec(_Part, frozen=True):
     values: dict[str, float] = {}
 
 
-class OutcomeRule(_Part, frozen=True):
-    """What counts as the outcome, found in later contacts (fhir_adapters.outcomes)."""
-
-    kind: Literal["acute-readmission"]
-    within_days: float
-
-
 class CohortRule(_Part, frozen=True):
-    """Which stays a cohort takes: those with so many days of recorded contacts before them, and of
-    these every one, or each patient's first (later ones depend on what the first led to)."""
+    """Which stays or sets a cohort takes: those with so many days of recorded contacts before them,
+    and of these every one, or each patient's first (later ones depend on what the first led to)."""
 
     history_days: float = 0.0
     stays: Literal["every", "first"] = "every"
@@ -166,8 +216,8 @@ class Manifest(_Part, frozen=True):
     heads: list[Head]
     override_reasons: list[OverrideReason]
     override_system: str
-    outcome: OutcomeRule
     training: Training
+    rules: list[SafetyRule] = []
     cohort: CohortRule = CohortRule()
     stay: StayRule = StayRule()
     answers: dict[str, AnswerSpec] = {}
@@ -213,12 +263,18 @@ def _check(m: Manifest, model_id: str) -> None:
             raise PackageRefused(model_id, f"features.{feature.name}.category is not listed")
     named = [rule.feature for rule in m.scope]
     named += [name for part in m.minimum for name in part.any_of]
+    named += [head.applies_if.feature for head in m.heads if head.applies_if]
+    named += [rule.feature for rule in m.rules]
+    named += [rule.own_limit for rule in m.rules if rule.own_limit]
     for name in named:
         if name not in features:
             raise PackageRefused(model_id, f"no feature is called {name!r}")
     if not m.heads:
         raise PackageRefused(model_id, "heads: there is none")
     _check_unique(model_id, "heads", [head.id for head in m.heads])
+    if all(head.role == "context" for head in m.heads):
+        raise PackageRefused(model_id, "heads: one must have the role card")
+    _check_unique(model_id, "rules", [rule.id for rule in m.rules])
     _check_unique(model_id, "categories", [category.id for category in m.categories])
     _check_unique(model_id, "override_reasons", [reason.code for reason in m.override_reasons])
     for head in m.heads:

@@ -16,9 +16,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +35,7 @@ from fhir_adapters.features.compute import FeatureSet
 from fhir_adapters.prefetch import expected_query
 from models.errors import PackageRefused
 from models.logistic import Logistic, read_logistic
-from models.manifest import Manifest, read_manifest
+from models.manifest import Comparison, Manifest, read_manifest
 from models.trees import Trees
 
 SUMS = "SHA256SUMS"
@@ -84,19 +86,33 @@ class Specification:
             key: expected_query(query.template) for key, query in self.manifest.prefetch.items()
         }
 
+    @cached_property
+    def wanted_later(self) -> Wanted:
+        """What the package needs of a record to see its outcomes too: for cohorts, not serving."""
+        outcomes = [head.rule.concepts for head in self.manifest.heads]
+        concepts = self.wanted.concepts.union(*outcomes)
+        return dataclasses.replace(self.wanted, concepts=concepts)
+
     def outside_scope(self, values: Mapping[str, float | None]) -> str | None:
         """The reason of the first scope rule that excludes the patient; None where none does."""
         for rule in self.manifest.scope:
-            value = values[rule.feature]
-            if value is not None and _compares(value, rule.op, rule.value):
+            if compares(values[rule.feature], rule.op, rule.value):
                 return rule.reason
         return None
 
 
-def _compares(value: float, op: str, limit: float) -> bool:
-    if op == "<":
-        return value < limit
-    return value >= limit if op == ">=" else value == limit
+_COMPARISONS: Mapping[Comparison, Callable[[float, float], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+}
+
+
+def compares(value: float | None, op: Comparison, limit: float) -> bool:
+    """Whether a value stands so to a limit; an unknown one never does."""
+    return value is not None and _COMPARISONS[op](value, limit)
 
 
 @dataclass(frozen=True)
@@ -128,7 +144,12 @@ def compile_features(manifest: Manifest) -> FeatureSet:
     within = manifest.index.ended_within_hours if manifest.index.kind == "stay" else None
     try:
         return FeatureSet(
-            manifest.features, supplied_by, stay_rule=manifest.stay, index_within_hours=within
+            manifest.features,
+            supplied_by,
+            stay_rule=manifest.stay,
+            index_within_hours=within,
+            set_rule=manifest.index.set_rule,
+            set_within_hours=manifest.index.within_hours,
         )
     except LanguageError as error:
         raise PackageRefused(manifest.id, f"{error.field}: {error}") from None

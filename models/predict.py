@@ -19,7 +19,7 @@ from fhir_adapters.features.language import USABLE, FeatureSpec
 from fhir_adapters.record import Fact, PatientRecord
 from models import manifest as words
 from models import prediction as shape
-from models.package import Head, Package, Specification
+from models.package import Head, Package, Specification, compares
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,8 @@ def verdict_on(spec: Specification, record: PatientRecord, row: FeatureRow) -> V
             return Verdict("not-eligible", "no-index-stay")
         if not spec.features.is_long_enough(row):
             return Verdict("not-eligible", "stay-too-short")
+    if manifest.index.kind == "finding" and row.set_time is None:
+        return Verdict("not-eligible", "no-recent-set")
     outside = spec.outside_scope({name: value.value for name, value in row.values.items()})
     if outside is not None:
         return Verdict("not-eligible", outside)
@@ -51,30 +53,42 @@ def verdict_on(spec: Specification, record: PatientRecord, row: FeatureRow) -> V
 
 def lacking_minimum(manifest: words.Manifest, row: FeatureRow) -> list[words.Minimum]:
     """The parts of the minimum data that are not there."""
-    return [
-        part
-        for part in manifest.minimum
-        if all(row.values[name].status not in USABLE for name in part.any_of)
-    ]
+    return [part for part in manifest.minimum if not _is_there(part, row)]
+
+
+def _is_there(part: words.Minimum, row: FeatureRow) -> bool:
+    known = [row.values[name] for name in part.any_of if row.values[name].status in USABLE]
+    if part.at_least is not None:
+        known = [value for value in known if compares(value.value, ">=", part.at_least)]
+    return len(known) >= part.count
 
 
 def index_time(row: FeatureRow) -> float | None:
-    """The moment the prediction is about: the discharge, or now while the patient is in."""
-    if row.index is None:
-        return None
-    return min(row.index.end, row.as_of)
+    """The moment asked about: the set; the discharge, or now while the patient is in."""
+    if row.index is not None:
+        return min(row.index.end, row.as_of)
+    return row.set_time
 
 
 def head_predictions(
     package: Package, row: FeatureRow, language: str
 ) -> list[shape.HeadPrediction]:
-    """Every head's risk and contributions for a patient the model applies to."""
+    """The risk and contributions of every head that is for a patient the model applies to."""
     numbers = row.numbers(package.columns)
     matrix = np.array([numbers], dtype=np.float64)
     return [
         _head(package, head, spec, row, matrix, numbers, language)
         for head, spec in zip(package.heads, package.manifest.heads, strict=True)
+        if applies(spec, row)
     ]
+
+
+def applies(head: words.Head, row: FeatureRow) -> bool:
+    """Whether a head is for the patient."""
+    condition = head.applies_if
+    if condition is None:
+        return True
+    return compares(row.values[condition.feature].value, condition.op, condition.value)
 
 
 def _head(
@@ -177,9 +191,40 @@ def implausible_alarms(row: FeatureRow, language: str) -> list[shape.RuleAlarm]:
     return [_alarm(fact, language) for fact in row.implausible]
 
 
+def safety_alarms(
+    manifest: words.Manifest, row: FeatureRow, language: str
+) -> list[shape.RuleAlarm]:
+    """An alarm for every hard rule that is met, whatever the model says or cannot say."""
+    found = (_safety_alarm(manifest, rule, row, language=language) for rule in manifest.rules)
+    return [alarm for alarm in found if alarm is not None]
+
+
+def _safety_alarm(
+    manifest: words.Manifest, rule: words.SafetyRule, row: FeatureRow, *, language: str
+) -> shape.RuleAlarm | None:
+    measured = row.values[rule.feature]
+    own = row.values[rule.own_limit].value if rule.own_limit else None
+    limit = rule.limit if own is None else own
+    if measured.status not in USABLE or not compares(measured.value, rule.op, limit):
+        return None
+    return shape.RuleAlarm(
+        kind="safety",
+        rule=rule.id,
+        label=rule.label.in_language(language),
+        value=measured.value,
+        unit=next(f.unit for f in manifest.features if f.name == rule.feature),
+        time=to_iso(row.as_of if measured.time is None else measured.time),
+        limit=f"{rule.op} {limit:g}",
+        own_limit=own is not None,
+        indicator=rule.indicator,
+        action=rule.action.in_language(language),
+    )
+
+
 def _alarm(fact: Fact, language: str) -> shape.RuleAlarm:
     concept = code_table().concept(fact.concept)
     return shape.RuleAlarm(
+        kind="implausible",
         rule=f"implausible-{fact.concept}",
         label=concept.label_en if language == "en" else concept.label_da,
         value=fact.value,

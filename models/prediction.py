@@ -90,15 +90,23 @@ class Missing(msgspec.Struct, frozen=True):
     reason: str
 
 
-class RuleAlarm(msgspec.Struct, frozen=True):
-    """A hard rule that stands whatever the model says."""
+class RuleAlarm(msgspec.Struct, frozen=True, kw_only=True):
+    """A hard rule that stands whatever the model says.
 
+    `implausible`: a measurement that cannot be right, or means danger. `safety`: a rule of the
+    model's package that is met; `own_limit`: by the patient's own limit.
+    """
+
+    kind: Literal["implausible", "safety"] = "implausible"
     rule: str
     label: str
     value: float | None
     unit: str
     time: str
     limit: str
+    own_limit: bool = False
+    indicator: Literal["warning", "critical"] = "warning"
+    action: str | None = None
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

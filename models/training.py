@@ -74,7 +74,7 @@ def split_by_time(frame: pd.DataFrame, words: Training) -> Split:
 def train(
     spec: Specification, frame: pd.DataFrame, progress: Callable[[int, int], None] | None = None
 ) -> Trained:
-    """Train the package's one head on a cohort frame.
+    """Train one head on its cohort frame (`Cohort.of_head`).
 
     `progress` is told rounds done and at most to do. Raises TrainingRefused where a fold of
     patients, or what is left without it, has no event or nothing but events, and where the
@@ -297,9 +297,9 @@ def _reference(spec: Specification, fit: pd.DataFrame, seed: int) -> pd.DataFram
     return fit[spec.columns].sample(size, random_state=seed)
 
 
-def write_head(folder: Path, spec: Specification, trained: Trained) -> None:
-    """Write the numbers of the package's one head and its reference sample."""
-    head = folder / "heads" / spec.manifest.heads[0].id
+def write_head(folder: Path, spec: Specification, head_id: str, trained: Trained) -> None:
+    """Write the numbers of a head."""
+    head = folder / "heads" / head_id
     head.mkdir(parents=True, exist_ok=True)
     (head / "booster.ubj").write_bytes(bytes(trained.booster.save_raw("ubj")))
     (head / "baseline.json").write_bytes(
@@ -308,6 +308,10 @@ def write_head(folder: Path, spec: Specification, trained: Trained) -> None:
     (head / "background.csv").write_text(
         table_text(spec.columns, trained.background), encoding="utf-8"
     )
+
+
+def write_reference(folder: Path, spec: Specification, trained: Trained) -> None:
+    """Write the package's reference sample, from what one of its heads was fitted on."""
     rounded = np.array(
         [
             [math.nan if math.isnan(v) else float(f"{v:.6g}") for v in row]

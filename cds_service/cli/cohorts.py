@@ -16,7 +16,7 @@ from cds_service.cli.console import (
 )
 from cds_service.errors import SetupError
 from cds_service.service import find_folder
-from models.cohort import build_cohort
+from models.cohort import Cohort, build_cohort
 from models.package import read_specification
 from models.synthetic import GENERATORS
 from models.synthetic.bulk import write_bulk_data
@@ -73,22 +73,31 @@ def build(
     with progress_bar("patients") as told:
         cohort = build_cohort(spec, folder_to_read(ndjson_dir, "NDJSON_DIR"), progress=told)
     parquet.write_table(pyarrow.Table.from_pandas(cohort.frame, preserve_index=False), out)
-    states = {str(k): int(v) for k, v in cohort.frame["state"].value_counts().items()}
+    states = {head.id: _states(cohort, head.id) for head in spec.manifest.heads}
     if as_json:
         print_json(
             {
                 "out": str(out),
                 "patients": cohort.patients,
-                "stays": cohort.stays,
+                "indexes": cohort.indexes,
                 "rows": len(cohort.frame),
                 "states": states,
                 "excluded": cohort.excluded,
             }
         )
         return
-    print(f"{cohort.patients} patients, {cohort.stays} index stays")
+    print(f"{cohort.patients} patients, {cohort.indexes} indexes")
     for reason, count in cohort.excluded.items():
         print(f"  {count:>8}  left out: {reason}")
-    for state, count in states.items():
+    for state, count in _by_head(states):
         print(f"  {count:>8}  {state}")
     print(f"{len(cohort.frame)} rows in {out}")
+
+
+def _states(cohort: Cohort, head: str) -> dict[str, int]:
+    counts = cohort.frame[f"state:{head}"].value_counts()
+    return {str(state): int(n) for state, n in counts.items()}
+
+
+def _by_head(states: dict[str, dict[str, int]]) -> list[tuple[str, int]]:
+    return [(f"{head} {state}", n) for head, found in states.items() for state, n in found.items()]

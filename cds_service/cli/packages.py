@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -116,8 +117,23 @@ def train(
             training_progress=rounds,
         )
     done["seconds"] = round(time.perf_counter() - started, 1)
+    done["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if as_json:
         print_json(done)
         return
-    for name, value in done.items():
-        print(f"{name}: {value}")
+    cohort = done["cohort"]
+    print(f"{cohort['patients']} patients, {cohort['indexes']} indexes, {cohort['rows']} rows")
+    for head, made in done["heads"].items():
+        for part in ("test", "gate"):
+            if part in made:
+                print(f"{head}, {part}: {_figures(made[part])}")
+    print(f"{done['seconds']} s, at most {done['peak_memory_mb']} MB; all of it in MODEL_CARD.md")
+
+
+def _figures(part: dict[str, Any]) -> str:
+    """The main figures of one part on one line."""
+    trees, logistic = part["trees"], part["logistic"]
+    named = (("AUROC", "auroc"), ("slope", "calibration_slope"), ("O/E", "observed_expected"))
+    said = ", ".join(f"{label} {trees[name]['value']:.3f}" for label, name in named)
+    baseline = f"logistic AUROC {logistic['auroc']['value']:.3f}"
+    return f"{part['n']} rows, {part['events']} events, {said} ({baseline})"

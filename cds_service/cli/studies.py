@@ -30,6 +30,7 @@ from cds_service.service import find_folder
 from cds_service.settings import read_settings
 from fhir_adapters.clock import parse_time
 from models.cohort import Cohort, build_cohort
+from models.manifest import Head
 from models.package import Package, load_package, read_table
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def validate(
     model: Model,
     data: Annotated[Path, typer.Option("--data", help="Folder of Bulk Data NDJSON")],
     out: Out,
+    head_id: Annotated[
+        str | None, typer.Option("--head", help="Which outcome, where the model has several")
+    ] = None,
     bootstrap: Annotated[int, typer.Option(min=100, help="Bootstrap draws")] = 1000,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     as_json: Json = False,
@@ -54,8 +58,10 @@ def validate(
     from validation.report import write_report
 
     package, cohort = _cohort(model, data)
-    head = package.manifest.heads[0]
-    frame = cohort.frame[["patient", "index_time", "state"]].assign(risk=_risks(package, cohort))
+    head = _head(package, head_id)
+    rows = cohort.of_head(head.id)
+    risks = _risks(package, head.id, rows)
+    frame = rows[["patient", "index_time", "state"]].assign(risk=risks)
     bands = [band.from_risk for band in head.bands if band.from_risk > 0]
     try:
         with progress_bar("bootstrap") as told:
@@ -73,9 +79,9 @@ def validate(
     page = write_report(
         result,
         out,
-        title=f"{package.manifest.title.en}: validation",
+        title=f"{head.title.en}: validation",
         model=_facts(package),
-        plan=f"Outcome: {head.outcome}. Every eligible index stay of the data, features and "
+        plan=f"Outcome: {head.outcome}. Every eligible index of the data, features and "
         "eligibility computed as when serving.",
         data={data.name: _digest(data)},
         software_version=__version__,
@@ -106,12 +112,15 @@ def drift(
     package, current = _given(model, data) if data else _logged(model, since or "")
     names, rows = read_table(package.folder / "reference.csv")
     reference = pd.DataFrame(rows, columns=names)
-    reference["risk"] = package.heads[0].trees.risk(reference[package.columns].to_numpy())
+    reference = reference.assign(**_all_risks(package, reference))
     columns = [
         Column(f.name, f.label.en, "binary" if f.yes_no else "numeric")
         for f in package.manifest.inputs
     ]
-    columns.append(Column("risk", "Risk", "numeric"))
+    columns += [
+        Column(f"risk_{head.id}", f"Risk: {head.title.en}", "numeric")
+        for head in package.manifest.heads
+    ]
     try:
         result = drift_report(
             reference,
@@ -139,13 +148,29 @@ def _cohort(model: str, data: Path) -> tuple[Package, Cohort]:
     return package, cohort
 
 
-def _risks(package: Package, cohort: Cohort) -> Any:
-    return package.heads[0].trees.risk(cohort.frame[package.columns].to_numpy(dtype=np.float64))
+def _head(package: Package, head_id: str | None) -> Head:
+    """The head of an id; the first where none is named."""
+    heads = {head.id: head for head in package.manifest.heads}
+    if head_id is None:
+        return package.manifest.heads[0]
+    if head_id not in heads:
+        raise SetupError(f"--head: {package.id} has {', '.join(heads)}")
+    return heads[head_id]
+
+
+def _all_risks(package: Package, frame: pd.DataFrame) -> dict[str, Any]:
+    """What every head says of every row, as columns."""
+    return {f"risk_{h.id}": _risks(package, h.id, frame) for h in package.heads}
+
+
+def _risks(package: Package, head_id: str, frame: pd.DataFrame) -> Any:
+    head = next(h for h in package.heads if h.id == head_id)
+    return head.trees.risk(frame[package.columns].to_numpy(dtype=np.float64))
 
 
 def _given(model: str, data: Path) -> tuple[Package, pd.DataFrame]:
     package, cohort = _cohort(model, data)
-    return package, cohort.frame.assign(risk=_risks(package, cohort))
+    return package, cohort.frame.assign(**_all_risks(package, cohort.frame))
 
 
 def _logged(model: str, since: str) -> tuple[Package, pd.DataFrame]:
@@ -159,15 +184,16 @@ def _logged(model: str, since: str) -> tuple[Package, pd.DataFrame]:
     rows = []
     for logged in log.features_since(package.id, start):
         features = {f["name"]: f["value"] for f in msgspec.json.decode(logged["features"])}
-        head = msgspec.json.decode(logged["document"])["heads"][0]
+        heads = msgspec.json.decode(logged["document"])["heads"]
         rows.append(
             {
                 **{c: features.get(c) for c in package.columns},
-                "risk": head["risk"],
+                **{f"risk_{head['head']}": head["risk"] for head in heads},
                 "patient": logged["patient_pseudonym"],
             }
         )
-    columns = [*package.columns, "risk", "patient"]
+    risks = [f"risk_{head.id}" for head in package.manifest.heads]
+    columns = [*package.columns, *risks, "patient"]
     frame = pd.DataFrame(rows, columns=columns)
     numeric = [c for c in columns if c != "patient"]
     return package, frame.astype(dict.fromkeys(numeric, "float64"))

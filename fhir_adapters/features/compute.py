@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from fhir_adapters.clock import COPENHAGEN, DAY_S, OPEN, UNDATED, age_in_years, to_datetime
+from fhir_adapters.clock import COPENHAGEN, DAY_S, HOUR_S, OPEN, UNDATED, age_in_years, to_datetime
 from fhir_adapters.codes import code_table
 from fhir_adapters.errors import LanguageError
 from fhir_adapters.features.derived import DERIVED, FORMULAS
@@ -29,6 +29,7 @@ from fhir_adapters.features.language import (
 )
 from fhir_adapters.features.recipes import CONCLUDES_NONE, RECIPES, Finding, Selection
 from fhir_adapters.record import Fact, PatientRecord, Stay
+from fhir_adapters.sets import SetRule, set_times
 from fhir_adapters.stays import (
     FOR,
     FOR_UNKNOWN,
@@ -43,6 +44,7 @@ FROM_STAYS = frozenset({"stay", "contact"})
 OTHER_SOURCES = FROM_STAYS | {"medication", "procedure", "episode_of_care"}
 PATIENT_ATTRIBUTES = frozenset({"age", "male"})
 STAY_ATTRIBUTES = frozenset({"acute", "days", "weekday", "reason"})
+LIMIT_ATTRIBUTES = frozenset({"red-low", "red-high", "yellow-low", "yellow-high"})
 LONGEST_SERIES = 12
 MOST_SOURCES = 12
 
@@ -72,15 +74,18 @@ class FeatureValue(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class FeatureRow:
-    """All features of one patient at one moment, and the stay the question is about.
+    """All features of one patient at one moment, and the stay or set the question is about.
 
-    `implausible`: newest measurements of their kind that cannot be right, or that mean danger.
+    `set_time`: when the newest set of findings was complete, where the question is asked of one and
+    it is new enough. `implausible`: newest measurements of their kind that cannot be right, or that
+    mean danger.
     """
 
     as_of: float
     index: Stay | None
     values: Mapping[str, FeatureValue]
     implausible: tuple[Fact, ...]
+    set_time: float | None = None
 
     def numbers(self, names: Sequence[str]) -> list[float]:
         """The values in an order, NaN for those that may not be used."""
@@ -139,11 +144,14 @@ class FeatureSet:
         *,
         stay_rule: StayRule,
         index_within_hours: float | None = None,
+        set_rule: SetRule | None = None,
+        set_within_hours: float = 24.0,
     ) -> None:
         """Compile features.
 
         `supplied_by`: concept or source -> the prefetch key whose query supplies it.
         `index_within_hours`: how long after its end a stay is still the index; None: no index stay.
+        `set_rule`: of which findings the question is asked, and `set_within_hours` for how long.
         Raises LanguageError for words the language does not have.
         """
         by_name: dict[str, FeatureSpec] = {}
@@ -155,6 +163,10 @@ class FeatureSet:
         self.supplied_by = dict(supplied_by)
         self.stay_rule = stay_rule
         self.index_within_hours = index_within_hours
+        self.set_rule = set_rule
+        self.set_within_hours = set_within_hours
+        for source in set_rule.of if set_rule else ():
+            self._check_source(source, "index")
         self._compiled = [self._compile(spec) for spec in in_order(by_name)]
 
     @property
@@ -166,6 +178,7 @@ class FeatureSet:
             for spec in self.specs.values()
             for name in (spec.except_around.of if spec.except_around else ())
         )
+        found.update(self.set_rule.of if self.set_rule else ())
         return frozenset(found - FROM_STAYS)
 
     # ---- compiling --------------------------------------------------------------------------
@@ -221,7 +234,13 @@ class FeatureSet:
         implausible: dict[tuple[str, float], Fact] = {}
         for compiled in self._compiled:
             values[compiled.spec.name] = self._value(compiled, at, values, implausible)
-        return FeatureRow(as_of, index, values, tuple(implausible.values()))
+        set_time = self._set_time(record, as_of)
+        return FeatureRow(as_of, index, values, tuple(implausible.values()), set_time)
+
+    def _set_time(self, record: PatientRecord, as_of: float) -> float | None:
+        times = set_times(record, self.set_rule, as_of) if self.set_rule else []
+        recent = times and times[-1] >= as_of - self.set_within_hours * HOUR_S
+        return times[-1] if recent else None
 
     def _index(self, stays: list[Stay], as_of: float) -> Stay | None:
         if self.index_within_hours is None:
@@ -275,6 +294,8 @@ def _check_recipe(spec: FeatureSpec, field: str) -> None:
         _check_derived(spec, field)
     elif recipe not in RECIPES:
         raise LanguageError(f"no recipe is called {recipe!r}", field=f"{field}.recipe")
+    elif recipe == "limit" and spec.attribute not in LIMIT_ATTRIBUTES:
+        raise LanguageError(f"no such limit: {spec.attribute}", field)
     elif not spec.of:
         raise LanguageError("a recipe needs something to be made of", field=f"{field}.of")
 

@@ -108,6 +108,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "formula": ("formula",),
     "charlson": ("variant",),
     "missed": ("expected_every",),
+    "limit": ("attribute",),
     "delta_to_baseline": ("baseline",),
     "baseline_median": ("baseline",),
 }

@@ -244,6 +244,15 @@ def days_since_first(s: Selection, spec: FeatureSpec) -> Finding | None:
     return Finding((s.end - oldest.start) / DAY_S, (oldest,))
 
 
+def own_limit(s: Selection, spec: FeatureSpec) -> Finding | None:
+    """The newest of the patient's own alarm limits of a kind (`attribute`: `red-low` ...)."""
+    for fact in reversed(s.facts):
+        for name, value in fact.limits:
+            if name == spec.attribute:
+                return Finding(value, (fact,))
+    return None
+
+
 def _ended(fact: Fact) -> float:
     """When a finding ended; for one that has no end, or none known, when it began."""
     return fact.end if math.isfinite(fact.end) else fact.start
@@ -332,6 +341,7 @@ RECIPES: Mapping[str, Recipe] = {
     "season": season,
     "sum_scores": sum_scores,
     "charlson": charlson,
+    "limit": own_limit,
 }
 CONCLUDES_NONE = frozenset(
     {

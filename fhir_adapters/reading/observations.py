@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fhir_adapters import resources as r
-from fhir_adapters.reading.shared import WITHDRAWN, Found, Reading
+from fhir_adapters.reading.shared import WITHDRAWN, Found, Reading, codings
 from fhir_adapters.record import Fact, FactStatus
 from fhir_adapters.references import reference_key
 from fhir_adapters.units import to_concept_unit
@@ -13,6 +13,10 @@ from fhir_adapters.units import to_concept_unit
 COUNTS = frozenset({"final", "amended", "corrected", "preliminary"})
 """FHIR R4 ObservationStatus that holds a result; others, and none, do not."""
 
+ALARM_LIMITS: Mapping[str | None, str] = {"RAL": "red", "GAL": "yellow"}
+ALARM_LIMIT_SYSTEM = "1.2.208.184.100.1"
+"""MedCom's code for the kind of a reference range, as the national telemedicine platform sends it
+(implementation guide of FUT infrastructure, seen 2026-11): red and yellow alarm limits."""
 UCUM = "http://unitsofmeasure.org"
 YES = frozenset({"373066001", "LA33-6", "Y", "true", "52101004"})  # SNOMED CT, LOINC, v2-0136
 NO = frozenset({"373067005", "LA32-8", "N", "false", "2667000"})
@@ -69,9 +73,43 @@ def _add(
             value, status, original, unit = worth
             reading.add(
                 Fact(
-                    concept, start, start, known, value, status, original, unit, source, code, tags
+                    concept,
+                    start=start,
+                    end=start,
+                    known=known,
+                    value=value,
+                    status=status,
+                    original=original,
+                    unit=unit,
+                    source=source,
+                    code=code,
+                    tags=tags,
+                    limits=_own_limits(reading, part, concept, own_unit)
+                    if part.reference_range
+                    else (),
                 )
             )
+
+
+def _own_limits(
+    reading: Reading,
+    part: r.Observation | r.ObservationComponent,
+    concept: str,
+    own_unit: str | None,
+) -> tuple[tuple[str, float], ...]:
+    """The patient's own alarm limits; those whose unit cannot be read are left out."""
+    limits = {}
+    for stated in part.reference_range or ():
+        for colour in {ALARM_LIMITS[c.code] for c in codings([stated.type]) if _is_limit(c)}:
+            for side, quantity in (("low", stated.low), ("high", stated.high)):
+                worth = quantity and _quantity(reading, quantity, concept, own_unit)
+                if worth and worth[0] is not None:
+                    limits[f"{colour}-{side}"] = worth[0]
+    return tuple(limits.items())
+
+
+def _is_limit(coding: r.Coding) -> bool:
+    return coding.code in ALARM_LIMITS and (coding.system or "").endswith(ALARM_LIMIT_SYSTEM)
 
 
 def _observed_at(reading: Reading, o: r.Observation) -> float | None:

@@ -24,6 +24,7 @@ from fhir_adapters.features.compute import FeatureRow, FeatureSet, FeatureValue
 from fhir_adapters.features.language import FeatureSpec
 from fhir_adapters.prefetch import expected_query
 from fhir_adapters.record import PatientRecord
+from fhir_adapters.sets import SetRule
 from fhir_adapters.stays import StayRule
 
 AS_OF = "2026-11-21 12:00"
@@ -70,6 +71,7 @@ UCUM = "http://unitsofmeasure.org"
 CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
 
+ALARM_LIMITS = "urn:oid:1.2.208.184.100.1"
 ROLE = "http://terminology.hl7.org/CodeSystem/diagnosis-role"
 
 Resource = dict[str, Any]
@@ -189,7 +191,18 @@ def _observation(about: str, when: str, words: list[str]) -> Resource:
     issued, source = _word(words, "issued"), _word(words, "derived from")
     drawn |= {"issued": time(issued)} if issued else {}
     drawn |= {"derivedFrom": [{"reference": source}]} if source else {}
-    return drawn
+    unit = value.partition(" ")[2]
+    limits = [_limits(*w.split(" ", 1), unit) for w in words if w.startswith(("red ", "yellow "))]
+    return {**drawn, "referenceRange": limits} if limits else drawn
+
+
+def _limits(colour: str, span: str, unit: str) -> Resource:
+    """`red 85 .. 100`: the patient's own alarm limits, in the unit of the value."""
+    code = {"red": "RAL", "yellow": "GAL"}[colour]
+    low, _, high = (part.strip() for part in span.partition(".."))
+    sides = {"low": low, "high": high}
+    stated = {side: _quantity(f"{n} {unit}")["valueQuantity"] for side, n in sides.items() if n}
+    return {**stated, "type": _status(ALARM_LIMITS, code)}
 
 
 def _component(about: str, text: str) -> Resource:
@@ -363,14 +376,24 @@ def specs(features: str) -> list[FeatureSpec]:
 
 
 def feature_set(
-    features: str, supplied_by: Mapping[str, str] | None = None, *, index_within_hours: float = 24
+    features: str,
+    supplied_by: Mapping[str, str] | None = None,
+    *,
+    index_within_hours: float = 24,
+    set_rule: SetRule | None = None,
 ) -> FeatureSet:
     """Drawn features, compiled; without `supplied_by` one query supplies everything."""
     drawn = specs(features)
     events = [name for s in drawn if s.except_around for name in s.except_around.of]
-    all_of_it = dict.fromkeys([*(name for s in drawn for name in s.of), *events], "record")
+    made_of = [name for s in drawn for name in s.of]
+    all_of_it = dict.fromkeys([*made_of, *events, *(set_rule.of if set_rule else ())], "record")
     return FeatureSet(
-        drawn, supplied_by or all_of_it, stay_rule=RULE, index_within_hours=index_within_hours
+        drawn,
+        supplied_by or all_of_it,
+        stay_rule=RULE,
+        index_within_hours=index_within_hours,
+        set_rule=set_rule,
+        set_within_hours=192,
     )
 
 
@@ -392,9 +415,10 @@ def row(
     as_of: str = AS_OF,
     answers: Mapping[str, Mapping[str, float]] | None = None,
     index_within_hours: float = 24,
+    set_rule: SetRule | None = None,
 ) -> FeatureRow:
     """All drawn features of a drawn patient, whose whole record the table is."""
-    compiled = feature_set(features, index_within_hours=index_within_hours)
+    compiled = feature_set(features, index_within_hours=index_within_hours, set_rule=set_rule)
     record = record_of(decode_bundle(bundle(table)), compiled, answers)
     return compiled.compute(record, moment(as_of))
 

@@ -218,3 +218,38 @@ def test_a_number_tells_where_it_comes_from() -> None:
     assert lowest.value == pytest.approx(11.0 * 0.6206, abs=0.001)
     assert (lowest.original, lowest.unit) == (11.0, "g/dL")
     assert [round(number, 1) for _, number in newest.series] == [6.8, 6.4]
+
+
+# ---- the patient's own alarm limits -------------------------------------------------------------
+
+RED_LOW = 'recipe = "limit"\nof = ["spo2"]\nattribute = "red-low"'
+
+
+def test_the_patient_s_own_alarm_limits_come_with_the_measurement() -> None:
+    """The telemedicine platform states red and yellow limits as reference ranges."""
+    table = "Observation | saturation | 2026-11-20 08:00 | 91 % | red 85 .. 100 | yellow 88 .."
+    assert it(table, RED_LOW) == 85.0
+    assert it(table, RED_LOW.replace("red-low", "yellow-low")) == 88.0
+    assert it(table, RED_LOW.replace("red-low", "red-high")) == 100.0
+    assert it(table, RED_LOW.replace("red-low", "yellow-high")) == "missing"
+
+
+def test_the_newest_limit_that_was_stated_counts() -> None:
+    """Set lower in October; November's measurement does not repeat it."""
+    table = """
+        Observation | saturation | 2026-09-01 08:00 | 91 % | red 88 ..
+        Observation | saturation | 2026-10-01 08:00 | 91 % | red 84 ..
+        Observation | saturation | 2026-11-20 08:00 | 91 %
+    """
+    assert it(table, RED_LOW) == 84.0
+
+
+def test_a_limit_is_read_in_the_unit_of_the_concept() -> None:
+    """A fraction of 0.85 is 85 per cent."""
+    assert it("Observation | saturation | 2026-11-20 08:00 | 0.91 1 | red 0.85 ..", RED_LOW) == 85.0
+
+
+def test_an_ordinary_reference_range_is_no_alarm_limit() -> None:
+    """The laboratory's range of the healthy has no such type."""
+    found = value("Observation | saturation | 2026-11-20 08:00 | 91 %", RED_LOW)
+    assert (found.value, found.status) == (None, "missing")

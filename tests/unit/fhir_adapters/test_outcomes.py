@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from fhir_adapters.clock import DAY_S
 from fhir_adapters.decode import decode_bundle
 from fhir_adapters.facts import build_record
-from fhir_adapters.outcomes import Outcome, discharged_stays, find_readmission
+from fhir_adapters.outcomes import (
+    Anchor,
+    Event,
+    Later,
+    Outcome,
+    OutcomeRule,
+    discharged_stays,
+    find_outcome,
+)
 from fhir_adapters.reading.wanted import Wanted
 from tests.spec.drawn import RULE, bundle, moment
 
 INDEX = "Encounter | IMP | 2026-03-01 08:00 .. 2026-03-05 12:00 | EM\n"
 DISCHARGE = "2026-03-05 12:00"
+DETERIORATION = OutcomeRule(
+    within_days=14,
+    events=[
+        Event(kind="admission", acute=True, for_=["copd"]),
+        Event(kind="visit", for_=["copd"]),
+        Event(kind="fact", of=["prednisolone"], quiet_days=28),
+        Event(kind="death"),
+    ],
+)
+READMISSION = OutcomeRule(
+    within_days=30,
+    events=[Event(kind="admission", acute=True)],
+    competing=[Event(kind="death")],
+)
 
 
 def outcome(later: str, *, data_until: str = "2026-06-01 12:00") -> Outcome:
     record = build_record(decode_bundle(bundle(INDEX + later)), Wanted(frozenset(), stay_rule=RULE))
-    return find_readmission(
-        record, moment(DISCHARGE), rule=RULE, within_days=30, data_until=moment(data_until)
-    )
+    return find_outcome(READMISSION, Later(record, RULE, moment(data_until)), moment(DISCHARGE))
 
 
 @pytest.mark.parametrize(
@@ -96,7 +117,7 @@ def test_a_readmission_that_does_not_say_how_acute_it_was_leaves_the_outcome_unk
     found = outcome(unstated)
     assert (found.state, found.reason) == (
         "censored",
-        "a readmission does not say whether it was acute",
+        "an admission does not say whether it was acute",
     )
     assert outcome(unstated + acute).state == "event"
 
@@ -128,3 +149,115 @@ def test_every_ended_stay_is_a_moment_to_predict_at() -> None:
     stays = discharged_stays(record, RULE, moment("2026-06-01 12:00"))
     assert [stay.end for stay in stays] == [moment(DISCHARGE)]
     assert (stays[0].end - stays[0].start) / DAY_S == pytest.approx(4 + 4 / 24)
+
+
+# ---- other outcomes -----------------------------------------------------------------------------
+
+
+def ruled(rule: OutcomeRule, table: str, asked: str, data_until: str = "2026-12-01") -> Outcome:
+    wanted = Wanted(rule.concepts, stay_rule=RULE)
+    record = build_record(decode_bundle(bundle(table)), wanted)
+    return find_outcome(rule, Later(record, RULE, moment(data_until)), moment(asked))
+
+
+@pytest.mark.parametrize(
+    ("table", "state", "days"),
+    [
+        ("", "no-event", None),
+        ("Encounter | IMP | 2026-03-04 08:00 .. 2026-03-09 08:00 | EM | for COPD", "event", 3.0),
+        ("Encounter | IMP | 2026-03-04 08:00 .. 2026-03-09 08:00 | EM | for DR074", "no-event", 0),
+        ("Encounter | IMP | 2026-03-04 08:00 .. 2026-03-09 08:00 | EM", "censored", None),
+        ("Encounter | EMER | 2026-03-04 08:00 .. 2026-03-04 11:00 | for COPD", "event", 3.0),
+        ("Encounter | AMB | 2026-03-04 08:00 .. 2026-03-04 11:00 | for COPD", "no-event", None),
+        ("MedicationRequest | prednisolone | 2026-03-04 08:00 | completed", "event", 3.0),
+        ("Patient | 1950-03-01 | male | died 2026-03-04 08:00", "event", 3.0),
+    ],
+)
+def test_the_first_of_several_events_is_the_outcome(
+    table: str, state: str, days: float | None
+) -> None:
+    """Admission or emergency visit for COPD, a course of prednisolone, or death, in 14 days."""
+    found = ruled(DETERIORATION, table, "2026-03-01 08:00")
+    assert (found.state, found.days or None) == (state, days or None)
+
+
+@pytest.mark.parametrize(("ended", "state"), [("2026-02-10", "no-event"), ("2026-02-01", "event")])
+def test_a_course_is_new_only_after_so_many_days_without(ended: str, state: str) -> None:
+    """Begun again on 4 March: within 28 days of the last course it is the same illness."""
+    table = f"""
+        MedicationRequest | prednisolone | 2026-01-20 | completed | until {ended}
+        MedicationRequest | prednisolone | 2026-03-04 08:00 | completed
+    """
+    assert ruled(DETERIORATION, table, "2026-03-01 08:00").state == state
+
+
+DEATH_90 = OutcomeRule(
+    within_days=90,
+    events=[Event(kind="death")],
+    anchor=Anchor(within_days=60, procedure=["procedure"]),
+)
+BACK_30 = OutcomeRule(
+    within_days=30,
+    events=[Event(kind="admission", acute=True)],
+    competing=[Event(kind="death")],
+    anchor=Anchor(within_days=60, discharge_after=["procedure"]),
+)
+OPERATION = """
+    Encounter | IMP | 2026-04-01 08:00 .. 2026-04-08 08:00 | EL
+    Procedure | KJFB30 | 2026-04-01 10:00
+"""
+
+
+@pytest.mark.parametrize(
+    ("later", "data_until", "state", "days"),
+    [
+        ("", "2026-12-01", "no-event", None),
+        ("Patient | 1950-03-01 | male | died 2026-04-11 10:00", "2026-12-01", "event", 10.0),
+        ("Patient | 1950-03-01 | male | died 2026-07-01 10:00", "2026-12-01", "no-event", None),
+        ("", "2026-06-01", "censored", None),
+    ],
+)
+def test_days_can_count_from_an_operation_after_the_question(
+    later: str, data_until: str, state: str, days: float | None
+) -> None:
+    """Assessed on 1 March, operated on 1 April: 90 days from the operation."""
+    found = ruled(DEATH_90, OPERATION + later, "2026-03-01 08:00", data_until)
+    assert (found.state, found.days) == (state, days)
+
+
+def test_who_was_never_operated_on_has_no_such_outcome() -> None:
+    """Once the 60 days are over; before that nobody knows."""
+    assert ruled(DEATH_90, "", "2026-03-01 08:00").state == "not-applicable"
+    assert ruled(DEATH_90, "", "2026-03-01 08:00", "2026-04-15").state == "censored"
+
+
+def test_days_can_count_from_the_discharge_after_an_operation() -> None:
+    """Discharged on 8 April, acutely back on the 18th; who dies in hospital cannot come back."""
+    back = "Encounter | IMP | 2026-04-18 08:00 .. 2026-04-20 08:00 | EM"
+    found = ruled(BACK_30, OPERATION + back, "2026-03-01 08:00")
+    assert (found.state, found.days) == ("event", 10.0)
+    died = "Patient | 1950-03-01 | male | died 2026-04-05 08:00"
+    assert ruled(BACK_30, OPERATION + died, "2026-03-01 08:00").state == "not-applicable"
+
+
+def test_a_death_without_a_date_leaves_the_outcome_unknown() -> None:
+    """It may have come within the days, or long after."""
+    undated = """{"resourceType": "Bundle", "type": "collection", "entry": [{"resource":
+        {"resourceType": "Patient", "id": "p", "deceasedBoolean": true}}]}"""
+    record = build_record(decode_bundle(undated.encode()), Wanted(frozenset(), stay_rule=RULE))
+    found = find_outcome(DETERIORATION, Later(record, RULE, moment("2026-12-01")), 0.0)
+    assert (found.state, found.reason) == ("censored", "a death without a date")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "fact"},
+        {"kind": "death", "of": ["copd"]},
+        {"kind": "stroke"},
+        {"kind": "fact", "of": ["copd"], "maybe": 1},
+    ],
+)
+def test_a_rule_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"within_days": 14, "events": [wrong]}, OutcomeRule)

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from fhir_adapters.clock import DAY_S
 from fhir_adapters.decode import Gathered, decode_lines
-from models.cohort import KEYS, Cohort, build_cohort, cohort_of
+from models.cohort import Cohort, build_cohort, cohort_of
 from models.package import Package, Specification
 from models.synthetic.bulk import write_bulk_data
 from models.synthetic.charts import READMISSION, SyntheticPatient, draw_patients
@@ -63,7 +63,7 @@ def cohort(package: Package, drawn: list[SyntheticPatient]) -> Cohort:
 
 def test_every_stay_is_a_row_or_has_the_reason_it_is_not(cohort: Cohort) -> None:
     assert cohort.patients == PATIENTS
-    assert cohort.stays == len(cohort.frame) + sum(cohort.excluded.values())
+    assert cohort.indexes == len(cohort.frame) + sum(cohort.excluded.values())
 
 
 def test_who_is_left_out_is_who_the_generator_left_out(
@@ -92,7 +92,7 @@ def test_the_outcomes_are_those_that_were_drawn(
 ) -> None:
     """Readmitted is an event, dead first is competing, and days count from the discharge."""
     truth = {p.patient_id: p.truth for p in drawn}
-    for row in cohort.frame.itertuples():
+    for row in cohort.of_head("readmission").itertuples():
         known = truth[str(row.patient)]
         assert (row.state == "event") == known.readmitted
         if known.readmitted and known.readmitted_at is not None:
@@ -107,8 +107,14 @@ def test_the_outcomes_are_those_that_were_drawn(
 
 
 def test_the_frame_has_the_model_s_columns_in_order(cohort: Cohort, package: Package) -> None:
-    columns = [name for name in cohort.frame.columns if name not in KEYS]
-    assert columns == package.columns
+    columns = list(cohort.frame.columns)
+    assert columns == [
+        "patient",
+        "index_time",
+        *package.columns,
+        "state:readmission",
+        "days:readmission",
+    ]
     assert np.isfinite(cohort.frame["age"]).all()
     assert cohort.frame["albumin"].isna().any(), "what is missing stays missing"
 
@@ -130,8 +136,9 @@ def test_a_stay_not_followed_for_its_horizon_is_censored_whatever_came_early(
 ) -> None:
     """Else the newest month would hold its readmissions but not those who stayed at home."""
     cut = float(np.median([p.truth.index_end for p in drawn if not p.truth.exclusion]))
-    full = dict(zip(cohort.frame["patient"], cohort.frame["state"], strict=True))
-    early = cohort_until(package, drawn, cut).frame
+    rows = cohort.of_head("readmission")
+    full = dict(zip(rows["patient"], rows["state"], strict=True))
+    early = cohort_until(package, drawn, cut).of_head("readmission")
     followed = early["index_time"] + pd.Timedelta(days=30) <= pd.Timestamp(cut, unit="s", tz="UTC")
     assert early["state"].tolist() == [
         full[patient] if whole else "censored"
@@ -174,7 +181,7 @@ def test_the_rule_of_the_manifest_decides_which_stays_are_taken(
         replace_cohort_rule(package, history_days=0.0, stays="every"), some, FOLLOWED
     )
     one = cohort_until(package, some, FOLLOWED)
-    assert one.stays <= len(some) < more.stays
+    assert one.indexes <= len(some) < more.indexes
     pairs = [set(zip(c.frame["patient"], c.frame["index_time"], strict=True)) for c in (one, more)]
     assert pairs[0] <= pairs[1]
     assert pairs[0] <= set(zip(cohort.frame["patient"], cohort.frame["index_time"], strict=True))
@@ -222,7 +229,7 @@ def test_the_model_is_not_better_than_the_oracle(
 ) -> None:
     """A smoke test on few patients; the gate does it on 100,000."""
     oracle_risk = {p.patient_id: p.truth.true_risk for p in drawn}
-    event = (cohort.frame["state"] == "event").to_numpy()
+    event = (cohort.of_head("readmission")["state"] == "event").to_numpy()
     oracle = cohort.frame["patient"].map(oracle_risk).to_numpy(dtype=np.float64)
     risk = package.heads[0].trees.risk(cohort.frame[package.columns].to_numpy(dtype=np.float64))
     assert np.isfinite(oracle).all()

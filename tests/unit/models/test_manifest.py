@@ -64,11 +64,11 @@ def test_the_bands_begin_at_the_card_threshold(manifest: Manifest) -> None:
         (with_change('"patient-view"]', '"patient-veiw"]'), "$.hooks[1]"),
         (with_change(f'id = "{NAME}"', 'id = "other"'), "the manifest says other"),
         (with_change('version = "1', 'verson = "1'), "verson"),
-        (with_change("[outcome]", "[outcome"), "manifest.toml is not TOML"),
+        (with_change("[training]", "[training"), "manifest.toml is not TOML"),
         (with_change("synthetic = true", 'synthetic = "yes"'), "$.synthetic"),
         (with_change("synthetic = true\n", ""), "missing required field `synthetic`"),
         (with_change("monotone = 1", "monotone = 2"), "$.features[0].monotone"),
-        (with_change('op = "<"', 'op = "<="'), "$.scope[0].op"),
+        (with_change('op = "<"', 'op = "=<"'), "$.scope[0].op"),
         (with_change('kind = "stay"', 'kind = "stays"'), "$.index.kind"),
         (with_change('indicator = "warning"', 'indicator = "red"'), "indicator"),
         (

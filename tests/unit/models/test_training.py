@@ -35,11 +35,13 @@ from models.training import (
     split_by_time,
     train,
     write_head,
+    write_reference,
 )
 from models.trees import Trees
 
 Floats = NDArray[np.float64]
 SEED, PATIENTS = 50_505, 1_000
+HEAD = "readmission"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def frame(package: Package) -> pd.DataFrame:
         for p in draw_patients(SEED, PATIENTS)
     )
     until = STUDY_END.timestamp() + 31 * DAY_S
-    return cohort_of(package, patients, until, total=PATIENTS).frame
+    return cohort_of(package, patients, until, total=PATIENTS).of_head(HEAD)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +124,8 @@ def test_training_again_gives_the_same_model_to_the_byte(
     """Booster, baseline, background and reference; also with the cohort's rows in another order."""
     again = train(quick, frame.sample(frac=1.0, random_state=3))
     for folder, result in (("one", trained), ("two", again)):
-        write_head(tmp_path / folder, quick, result)
+        write_head(tmp_path / folder, quick, HEAD, result)
+        write_reference(tmp_path / folder, quick, result)
     files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*"))
     assert {p.name for p in files} == {
         "booster.ubj", "baseline.json", "background.csv", "reference.csv",
