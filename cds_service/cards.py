@@ -18,6 +18,7 @@ from cds_service.wording import (
     capital,
     day,
     day_and_time,
+    decimal,
     number,
     plain,
     rounded_to_sum,
@@ -40,6 +41,7 @@ SMALLEST_SHOWN = 0.05
 """Percentage points below which a contribution would be printed as 0,0."""
 MANY_MISSING = 0.25
 """Share of the model's features from which a card says that the estimate is weaker for it."""
+SEVERITY = ("info", "warning", "critical")
 TOPIC_SYSTEM = "https://varsel.dk/fhir/CodeSystem/topic"
 
 
@@ -59,17 +61,25 @@ class Setting:
 
 def make_cards(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> list[Card]:
     """The cards a prediction shows, alarms first; none only where nothing is to be said."""
-    cards = [_alarm_card(manifest, alarm, setting) for alarm in prediction.rule_alarms]
+    cards = [_alarm(manifest, alarm, setting) for alarm in prediction.rule_alarms]
     if prediction.status == "insufficient-data":
         cards.append(_insufficient_card(manifest, prediction, setting))
-    cards += [
-        _risk_card(manifest, prediction, head, setting)
-        for head in prediction.heads
-        if prediction.mode == "live" and head.risk >= head.threshold
-    ]
+    shown = heads_to_show(manifest, prediction) if prediction.mode == "live" else []
+    if shown:
+        cards.append(_risk_card(manifest, prediction, shown, setting))
     for place, card in enumerate(cards):
         card["uuid"] = str(uuid.uuid5(uuid.UUID(prediction.prediction_id), str(place)))
     return cards
+
+
+def heads_to_show(manifest: words.Manifest, prediction: Prediction) -> list[HeadPrediction]:
+    """The heads whose risk brings a card; one for context never does."""
+    roles = {head.id: head.role for head in manifest.heads}
+    return [
+        head
+        for head in prediction.heads
+        if roles[head.head] == "card" and head.risk >= head.threshold
+    ]
 
 
 def _card(
@@ -113,46 +123,111 @@ def _card(
 
 
 def _risk_card(
-    manifest: words.Manifest, prediction: Prediction, head: HeadPrediction, setting: Setting
+    manifest: words.Manifest,
+    prediction: Prediction,
+    shown: list[HeadPrediction],
+    setting: Setting,
 ) -> Card:
-    spec = next(h for h in manifest.heads if h.id == head.head)
-    band = next(b for b in spec.bands if b.id == head.band)
-    texts, language = setting.texts, setting.language
-    risk, reference = (number(100 * r, 1, language) for r in (head.risk, head.reference_risk))
-    summary = texts.risk_summary.format(
-        title=spec.title.in_language(language),
-        risk=risk,
-        reference=reference,
-        band=band.label.in_language(language),
-    )
-    if manifest.synthetic:
-        summary = f"{summary}. {texts.synthetic_suffix}"
+    """One card for all heads that bring one, as severe as the most severe of their bands."""
+    bands = [band_of_head(manifest, head) for head in shown]
+    worst = max(bands, key=lambda band: SEVERITY.index(band.indicator))
     return _card(
         manifest,
         setting,
-        summary=summary,
-        detail=_risk_detail(manifest, prediction, head, spec, setting),
-        indicator=band.indicator,
-        topic=f"{head.head}{band.id}",
+        summary=_risk_summary(manifest, shown, worst, setting),
+        detail=_risk_detail(manifest, prediction, shown, setting),
+        indicator=worst.indicator,
+        topic="".join(f"{h.head}{band.id}" for h, band in zip(shown, bands, strict=True)),
     )
+
+
+def head_words(manifest: words.Manifest, head: HeadPrediction) -> words.Head:
+    """What the manifest says of a head."""
+    return next(spec for spec in manifest.heads if spec.id == head.head)
+
+
+def band_of_head(manifest: words.Manifest, head: HeadPrediction) -> words.Band:
+    """The band a head's risk lies in."""
+    return next(b for b in head_words(manifest, head).bands if b.id == head.band)
+
+
+def _risk_summary(
+    manifest: words.Manifest, shown: list[HeadPrediction], band: words.Band, setting: Setting
+) -> str:
+    """The risks in one line; where they are too many for it, how many more the detail has."""
+    texts, language = setting.texts, setting.language
+    several = len(manifest.heads) > 1
+    title = f"{manifest.title.in_language(language)}. " if several else ""
+    end = f". {band.label.in_language(language)}"
+    if manifest.synthetic:
+        end += f". {texts.synthetic_suffix}"
+    said = [
+        texts.risk_summary.format(
+            title=head_words(manifest, head).title.in_language(language),
+            risk=number(100 * head.risk, 1, language),
+            reference=number(100 * head.reference_risk, 1, language),
+        )
+        for head in shown
+    ]
+    for kept in range(len(said), 0, -1):
+        more = texts.and_more.format(n=len(said) - kept) if kept < len(said) else ""
+        summary = f"{title}{'; '.join(said[:kept])}{more}{end}"
+        if len(summary) <= LONGEST_SUMMARY:
+            return summary
+    return f"{said[0]}{end}"
 
 
 def _risk_detail(
     manifest: words.Manifest,
     prediction: Prediction,
-    head: HeadPrediction,
-    spec: words.Head,
+    shown: list[HeadPrediction],
     setting: Setting,
 ) -> str:
+    texts = setting.texts
+    parts = [_heads_table(manifest, prediction, setting)] if len(manifest.heads) > 1 else []
+    for head in shown:
+        parts += _head_parts(manifest, head, setting, titled=len(manifest.heads) > 1)
+    missing = _missing_line(manifest, prediction, setting)
+    if missing:
+        parts.append(missing)
+    if prediction.troubles:
+        parts.append(texts.unread.format(n=len(prediction.troubles)))
+    parts.append(texts.ppv_unknown)
+    parts.append(_footer(manifest, prediction, setting, texts.not_causes))
+    return "\n\n".join(parts)
+
+
+def _heads_table(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:
+    """Every head's risk beside its comparison group's; those for context are marked so."""
     texts, language = setting.texts, setting.language
-    shown = shown_contributions(head)
-    parts = [
+    lines = [
+        f"| {texts.outcome} | {texts.risk} | {texts.group} | {texts.band} |",
+        "|---|---|---|---|",
+    ]
+    for head in prediction.heads:
+        spec, band = head_words(manifest, head), band_of_head(manifest, head)
+        context = f" ({texts.context})" if spec.role == "context" else ""
+        risk, reference = (number(100 * r, 1, language) for r in (head.risk, head.reference_risk))
+        lines.append(
+            f"| {spec.title.in_language(language)}{context} | {risk} % | {reference} % "
+            f"| {band.label.in_language(language)} |"
+        )
+    return "\n".join(lines)
+
+
+def _head_parts(
+    manifest: words.Manifest, head: HeadPrediction, setting: Setting, *, titled: bool
+) -> list[str]:
+    texts, language = setting.texts, setting.language
+    spec, shown = head_words(manifest, head), shown_contributions(head)
+    parts = [f"### {spec.title.in_language(language)}"] if titled else []
+    parts.append(
         texts.natural_frequency.format(
             risk=round(100 * head.risk),
             reference=round(100 * head.reference_risk),
             says=spec.says.in_language(language),
         )
-    ]
+    )
     specs = {feature.name: feature for feature in manifest.features}
     raising = [(c, p) for c, p in shown.top if p > 0]
     lowering = [(c, p) for c, p in shown.top if p < 0]
@@ -166,13 +241,7 @@ def _risk_detail(
             risk=number(100 * head.risk, 1, language),
         )
     )
-    missing = _missing_line(manifest, prediction, setting)
-    if missing:
-        parts.append(missing)
-    if prediction.troubles:
-        parts.append(texts.unread.format(n=len(prediction.troubles)))
-    parts.append(_footer(manifest, prediction, setting, texts.not_causes))
-    return "\n\n".join(parts)
+    return parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +415,44 @@ def said_alarm(alarm: RuleAlarm, setting: Setting) -> str:
     )
 
 
-def _alarm_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
+def _alarm(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
+    if alarm.kind == "safety":
+        return _safety_card(manifest, alarm, setting)
+    return _implausible_card(manifest, alarm, setting)
+
+
+def said_rule(alarm: RuleAlarm, setting: Setting) -> str:
+    """What a safety rule met: the measurement, the limit and whose it is, and when."""
+    texts, language = setting.texts, setting.language
+    time = day_and_time(alarm.time, setting.zone, language)
+    if not alarm.limit or alarm.value is None:
+        return texts.rule_met.format(label=alarm.label, time=time)
+    compared, limit = alarm.limit.split(" ")
+    return texts.rule_limit.format(
+        label=alarm.label,
+        value=decimal(alarm.value, language),
+        unit=shown_unit(alarm.unit),
+        compared=texts.compared[compared],
+        whose=texts.own_limit if alarm.own_limit else texts.usual_limit,
+        limit=decimal(float(limit), language),
+        time=time,
+    ).replace("  ", " ")
+
+
+def _safety_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
+    texts, what = setting.texts, said_rule(alarm, setting)
+    summary = f"{what}. {alarm.action}"
+    return _card(
+        manifest,
+        setting,
+        summary=summary if len(summary) <= LONGEST_SUMMARY else what,
+        detail=f"{what}. **{alarm.action}.**\n\n{texts.rule_detail}",
+        indicator=alarm.indicator,
+        topic=f"rule{alarm.rule}",
+    )
+
+
+def _implausible_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
     texts, what = setting.texts, said_alarm(alarm, setting)
     return _card(
         manifest,

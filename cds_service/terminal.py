@@ -5,14 +5,16 @@ from __future__ import annotations
 from cds_service.cards import (
     Setting,
     lacking_texts,
+    said_alarm,
     said_facts,
+    said_rule,
     shown_contributions,
     signed,
     why_not_eligible,
 )
-from cds_service.wording import day_and_time, number, shown_unit
+from cds_service.wording import day_and_time, number
 from models.manifest import Manifest
-from models.prediction import HeadPrediction, Prediction
+from models.prediction import HeadPrediction, Prediction, RuleAlarm
 
 _WIDEST = 16
 _WORDS = {
@@ -20,14 +22,16 @@ _WORDS = {
         "as of": "data til", "risk": "risiko", "group": "gruppe", "other": "øvrige",
         "missing": "mangler", "synthetic": "SYNTETISK MODEL", "no card": "intet kort",
         "insufficient-data": "ikke beregnet, for få oplysninger; der mangler",
-        "not-eligible": "ikke beregnet, modellen gælder ikke patienten", "check": "KONTROLLÉR NU",
+        "not-eligible": "ikke beregnet, modellen gælder ikke patienten",
+        "implausible": "KONTROLLÉR NU", "safety": "SIKKERHEDSREGEL",
         "unread": "kunne ikke læses", "below-threshold": "under kortgrænsen",
     },
     "en": {
         "as of": "as of", "risk": "risk", "group": "group", "other": "other",
         "missing": "missing", "synthetic": "SYNTHETIC MODEL", "no card": "no card",
         "insufficient-data": "not computed, not enough data; missing",
-        "not-eligible": "not computed, the model is not for this patient", "check": "CHECK NOW",
+        "not-eligible": "not computed, the model is not for this patient",
+        "implausible": "CHECK NOW", "safety": "SAFETY RULE",
         "unread": "could not be read", "below-threshold": "below the card threshold",
     },
 }  # fmt: skip
@@ -39,9 +43,7 @@ def terminal_card(manifest: Manifest, p: Prediction, setting: Setting) -> str:
     head_line = f"{p.model.id} {p.model.version}   {words['as of']} "
     head_line += day_and_time(p.as_of, setting.zone, language)
     lines = [head_line]
-    for alarm in p.rule_alarms:
-        value = "?" if alarm.value is None else number(alarm.value, 1, language)
-        lines.append(f"  {words['check']}: {alarm.label} {value} {shown_unit(alarm.unit)}")
+    lines += [f"  {words[alarm.kind]}: {_alarm(alarm, setting)}" for alarm in p.rule_alarms]
     if p.status == "insufficient-data":
         lacking = "; ".join(lacking_texts(manifest, p, language))
         lines.append(f"  {words['insufficient-data']}: {lacking}")
@@ -56,14 +58,20 @@ def terminal_card(manifest: Manifest, p: Prediction, setting: Setting) -> str:
     return "\n".join(lines)
 
 
+def _alarm(alarm: RuleAlarm, setting: Setting) -> str:
+    said = said_rule if alarm.kind == "safety" else said_alarm
+    return said(alarm, setting)
+
+
 def _head_lines(
     manifest: Manifest, p: Prediction, head: HeadPrediction, setting: Setting
 ) -> list[str]:
     words, language = _WORDS[setting.language], setting.language
     spec = next(h for h in manifest.heads if h.id == head.head)
     band = next(b for b in spec.bands if b.id == head.band).label.in_language(language).upper()
+    title = f"  {spec.title.in_language(language)}:\n" if len(manifest.heads) > 1 else ""
     line = (
-        f"  {words['risk']} {number(100 * head.risk, 1, language)} %   "
+        f"{title}  {words['risk']} {number(100 * head.risk, 1, language)} %   "
         f"{words['group']} {number(100 * head.reference_risk, 1, language)} %   {band}"
     )
     if manifest.synthetic:

@@ -44,10 +44,22 @@ class Texts:
     alarm_summary: str
     alarm_what: str
     alarm_detail: str
+    outcome: str
+    risk: str
+    group: str
+    band: str
+    context: str
+    ppv_unknown: str
+    rule_limit: str
+    rule_met: str
+    compared: Mapping[str, str]
+    own_limit: str
+    usual_limit: str
+    rule_detail: str
 
 
 DANISH = Texts(
-    risk_summary="{title}: {risk} % (sammenligningsgruppe {reference} %). {band}",
+    risk_summary="{title}: {risk} % (sammenligningsgruppe {reference} %)",
     synthetic_suffix="SYNTETISK MODEL",
     natural_frequency=(
         "**{risk} ud af 100** patienter med samme oplysninger {says}; "
@@ -92,10 +104,28 @@ DANISH = Texts(
         "{what} ligger uden for det, der kan regnes med ({limit}), og indgår ikke i nogen "
         "beregning. Enten er målingen forkert, eller også er patienten i fare."
     ),
+    outcome="Udfald",
+    risk="Risiko",
+    group="Sammenligningsgruppe",
+    band="Niveau",
+    context="til orientering",
+    ppv_unknown="Hvor ofte et sådant kort følges af hændelsen: ukendt her.",
+    rule_limit="{label} {value} {unit} er {compared} {whose} {limit} {unit} ({time})",
+    rule_met="{label} ({time})",
+    compared={
+        "<": "under",
+        "<=": "på eller under",
+        ">": "over",
+        ">=": "på eller over",
+        "==": "lig med",
+    },
+    own_limit="patientens egen grænse på",
+    usual_limit="grænsen på",
+    rule_detail="Fast sikkerhedsregel. Den gælder, uanset hvad modellen beregner.",
 )
 
 ENGLISH = Texts(
-    risk_summary="{title}: {risk} % (comparison group {reference} %). {band}",
+    risk_summary="{title}: {risk} % (comparison group {reference} %)",
     synthetic_suffix="SYNTHETIC MODEL",
     natural_frequency=(
         "**{risk} of 100** patients with the same findings {says}; "
@@ -139,6 +169,24 @@ ENGLISH = Texts(
         "{what} lies outside what can be relied on ({limit}) and enters no estimate. Either the "
         "measurement is wrong or the patient is in danger."
     ),
+    outcome="Outcome",
+    risk="Risk",
+    group="Comparison group",
+    band="Level",
+    context="for context",
+    ppv_unknown="How often such a card is followed by the event: unknown here.",
+    rule_limit="{label} {value} {unit} is {compared} {whose} {limit} {unit} ({time})",
+    rule_met="{label} ({time})",
+    compared={
+        "<": "below",
+        "<=": "at or below",
+        ">": "above",
+        ">=": "at or above",
+        "==": "equal to",
+    },
+    own_limit="the patient's own limit of",
+    usual_limit="the limit of",
+    rule_detail="A fixed safety rule. It stands whatever the model says.",
 )
 
 TEXTS: Mapping[str, Texts] = {"da": DANISH, "en": ENGLISH}

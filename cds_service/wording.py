@@ -31,6 +31,12 @@ def number(value: float, decimals: int, language: str) -> str:
     return text if language == "en" else text.replace(".", ",")
 
 
+def decimal(value: float, language: str) -> str:
+    """A number with as many decimals as it has."""
+    text = f"{value:g}".replace("-", "−")
+    return text if language == "en" else text.replace(".", ",")
+
+
 def shown_unit(unit: str) -> str:
     """A UCUM unit as printed."""
     return _UNITS.get(unit, unit)

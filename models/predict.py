@@ -202,6 +202,7 @@ def safety_alarms(
 def _safety_alarm(
     manifest: words.Manifest, rule: words.SafetyRule, row: FeatureRow, *, language: str
 ) -> shape.RuleAlarm | None:
+    spec = next(f for f in manifest.features if f.name == rule.feature)
     measured = row.values[rule.feature]
     own = row.values[rule.own_limit].value if rule.own_limit else None
     limit = rule.limit if own is None else own
@@ -212,9 +213,9 @@ def _safety_alarm(
         rule=rule.id,
         label=rule.label.in_language(language),
         value=measured.value,
-        unit=next(f.unit for f in manifest.features if f.name == rule.feature),
+        unit=spec.unit,
         time=to_iso(row.as_of if measured.time is None else measured.time),
-        limit=f"{rule.op} {limit:g}",
+        limit="" if spec.yes_no else f"{rule.op} {limit:g}",
         own_limit=own is not None,
         indicator=rule.indicator,
         action=rule.action.in_language(language),

@@ -94,7 +94,8 @@ class RuleAlarm(msgspec.Struct, frozen=True, kw_only=True):
     """A hard rule that stands whatever the model says.
 
     `implausible`: a measurement that cannot be right, or means danger. `safety`: a rule of the
-    model's package that is met; `own_limit`: by the patient's own limit.
+    model's package that is met; `own_limit`: by the patient's own limit. `limit` is empty for a
+    rule that is met or not, without a number.
     """
 
     kind: Literal["implausible", "safety"] = "implausible"

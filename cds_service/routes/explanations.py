@@ -20,6 +20,7 @@ from cds_service.cards import (
     Setting,
     lacking_texts,
     said_alarm,
+    said_rule,
     shown_contributions,
     shown_features,
     signed,
@@ -31,7 +32,7 @@ from cds_service.texts import PAGE_TEXTS, TEXTS
 from cds_service.web import service_of
 from cds_service.wording import capital, day_and_time, number, printable, shown_unit
 from models.package import Package
-from models.prediction import FeatureContribution, Missing, Prediction
+from models.prediction import FeatureContribution, Missing, Prediction, RuleAlarm
 
 router = APIRouter(tags=["Explanations"])
 InService = Annotated[Service, Depends(service_of)]
@@ -119,7 +120,7 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         words=words,
         reason=_why_not_computed(prediction, package),
         heads=[(head, shown, shown_features(head, shown)) for head, shown in heads],
-        alarm_text=lambda alarm: f"{capital(said_alarm(alarm, setting))}; {alarm.limit}",
+        alarm_text=lambda alarm: _alarm_text(alarm, setting),
         missing_text=missing_text,
         percent=lambda risk: number(100 * risk, 1, language),
         points=lambda points: signed(points, language),
@@ -128,6 +129,12 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         original_text=original_text,
         cards=prediction.cards,
     )
+
+
+def _alarm_text(alarm: RuleAlarm, setting: Setting) -> str:
+    if alarm.kind == "safety":
+        return f"{said_rule(alarm, setting)}. {alarm.action}"
+    return f"{capital(said_alarm(alarm, setting))}; {alarm.limit}"
 
 
 def _why_not_computed(prediction: Prediction, package: Package | None) -> str:

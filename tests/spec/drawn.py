@@ -192,12 +192,13 @@ def _observation(about: str, when: str, words: list[str]) -> Resource:
     drawn |= {"issued": time(issued)} if issued else {}
     drawn |= {"derivedFrom": [{"reference": source}]} if source else {}
     unit = value.partition(" ")[2]
-    limits = [_limits(*w.split(" ", 1), unit) for w in words if w.startswith(("red ", "yellow "))]
+    limits = [_limits(w, unit) for w in words if w.startswith(("red ", "yellow "))]
     return {**drawn, "referenceRange": limits} if limits else drawn
 
 
-def _limits(colour: str, span: str, unit: str) -> Resource:
+def _limits(word: str, unit: str) -> Resource:
     """`red 85 .. 100`: the patient's own alarm limits, in the unit of the value."""
+    colour, _, span = word.partition(" ")
     code = {"red": "RAL", "yellow": "GAL"}[colour]
     low, _, high = (part.strip() for part in span.partition(".."))
     sides = {"low": low, "high": high}

@@ -8,14 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from fhir_adapters.clock import DAY_S, HOUR_S, parse_time, to_iso
 from fhir_adapters.decode import decode_bundle
 from fhir_adapters.facts import build_record
 from fhir_adapters.features.compute import FeatureRow
+from fhir_adapters.features.language import Text
 from fhir_adapters.record import PatientRecord
 from models.examples import read_example
+from models.manifest import SafetyRule
 from models.package import Package
 from models.predict import (
     Verdict,
@@ -25,8 +28,11 @@ from models.predict import (
     index_time,
     lacking_minimum,
     missing_features,
+    safety_alarms,
     verdict_on,
 )
+from models.prediction import RuleAlarm
+from tests.spec.drawn import row, specs
 
 Resource = dict[str, Any]
 
@@ -263,3 +269,60 @@ def test_a_value_that_cannot_be_right_leaves_the_model_and_raises_an_alarm(
     assert (
         implausible_alarms(Case(package.folder / "examples/01.json").read(package)[1], "da") == []
     )
+
+
+# ---- safety rules ---------------------------------------------------------------------------
+
+RULES_FEATURES = """
+[spo2_now]
+recipe = "last"
+of = ["spo2"]
+window = ["as_of - 2 d", "as_of"]
+unit = "%"
+[spo2_red_low]
+recipe = "limit"
+of = ["spo2"]
+attribute = "red-low"
+"""
+
+
+def alarms(package: Package, table: str, as_of: str = "2026-11-21 12:00") -> list[RuleAlarm]:
+    rule = SafetyRule(
+        id="spo2-low",
+        feature="spo2_now",
+        op="<=",
+        limit=88.0,
+        own_limit="spo2_red_low",
+        label=Text("Iltmætning", "Oxygen saturation"),
+        action=Text("Ring", "Call"),
+        indicator="critical",
+    )
+    features = specs(RULES_FEATURES)
+    manifest = msgspec.structs.replace(package.manifest, features=features, rules=[rule])
+    return safety_alarms(manifest, row(table, RULES_FEATURES, as_of=as_of), "da")
+
+
+@pytest.mark.parametrize(
+    ("measured", "own", "limit"),
+    [
+        ("88 %", "", "<= 88"),
+        ("89 %", "", None),
+        ("88 %", " | red 84 ..", None),
+        ("84 %", " | red 84 ..", "<= 84"),
+        ("91 %", " | red 92 ..", "<= 92"),
+        ("0.88 1", "", "<= 88"),
+    ],
+)
+def test_a_rule_is_met_by_the_patient_s_own_limit_where_there_is_one(
+    package: Package, measured: str, own: str, limit: str | None
+) -> None:
+    """A patient used to 85 is no alarm at 86, and one with a stricter limit is."""
+    found = alarms(package, f"Observation | saturation | 2026-11-21 08:00 | {measured}{own}")
+    assert [alarm.limit for alarm in found] == ([limit] if limit else [])
+    assert all(alarm.own_limit == bool(own) for alarm in found)
+
+
+def test_a_rule_is_not_met_by_what_was_not_measured(package: Package) -> None:
+    """No saturation within two days is no low saturation."""
+    assert alarms(package, "Observation | pulse | 2026-11-21 08:00 | 80 /min") == []
+    assert alarms(package, "Observation | saturation | 2026-11-18 08:00 | 80 %") == []

@@ -1,0 +1,206 @@
+"""Cards of packages with several outcomes and with safety rules, read as a clinician reads them."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from cds_service.cards import Card, Setting, make_cards
+from fhir_adapters.clock import COPENHAGEN
+from fhir_adapters.features.language import Text
+from models.manifest import Manifest
+from models.package import Package
+from models.prediction import (
+    Contribution,
+    FeatureContribution,
+    HeadPrediction,
+    ModelRef,
+    Prediction,
+)
+from models.prediction import RuleAlarm as Alarm
+
+SETTING = Setting("da", COPENHAGEN, None)
+ENGLISH = Setting("en", COPENHAGEN, None)
+LOW_SPO2 = Alarm(
+    kind="safety",
+    rule="spo2-low",
+    label="Iltmætning",
+    value=86.0,
+    unit="%",
+    time="2026-11-21T07:05:00Z",
+    limit="<= 88",
+    own_limit=True,
+    indicator="critical",
+    action="Kontakt borgeren nu",
+)
+
+
+@pytest.fixture
+def manifest(package: Package) -> Manifest:
+    """The bundled manifest with three heads: death, complications, and a leak for context."""
+    (readmission,) = package.manifest.heads
+    low, *_, high = readmission.bands
+    heads = [
+        msgspec.structs.replace(
+            readmission,
+            id=name,
+            role=role,
+            title=Text(da, da),
+            bands=[low, msgspec.structs.replace(high, from_risk=0.1, indicator=indicator)],
+        )
+        for name, role, da, indicator in (
+            ("death", "card", "Død inden 90 dage", "warning"),
+            ("complication", "card", "Komplikation inden 30 dage", "info"),
+            ("leak", "context", "Lækage inden 30 dage", "critical"),
+        )
+    ]
+    return msgspec.structs.replace(package.manifest, heads=heads)
+
+
+def head(name: str, risk: float) -> HeadPrediction:
+    """A head of 4 % in the comparison group, all of the difference from one category."""
+    points = 100 * (risk - 0.04)
+    feature = FeatureContribution(
+        name="age", label="Alder", value=81.0, unit="a", status="measured", points=points
+    )
+    return HeadPrediction(
+        head=name,
+        outcome="o",
+        horizon_days=30,
+        status="scored",
+        risk=risk,
+        reference_risk=0.04,
+        threshold=0.2 if name == "leak" else 0.1,
+        band="high" if risk >= 0.1 else "low",
+        contributions=[
+            Contribution(
+                category="person",
+                label="Alder og køn",
+                points=points,
+                positive=max(points, 0.0),
+                negative=min(points, 0.0),
+                features=[feature],
+            )
+        ],
+    )
+
+
+def prediction(*heads: HeadPrediction, alarms: tuple[Alarm, ...] = (), **said: str) -> Prediction:
+    words = {"mode": "live", "status": "scored", **said}
+    return msgspec.convert(
+        {
+            "prediction_id": "6f1d2b0a-3c44-8c8e-9a51-5a0f6a3f7d10",
+            "service": "s",
+            "model": ModelRef("s", "1.0.0", "0" * 64),
+            "synthetic": True,
+            "returned": "",
+            "as_of": "2026-11-21T08:00:00Z",
+            "computed_at": "2026-11-21T08:00:00Z",
+            "index_time": None,
+            "reason": None,
+            "language": "da",
+            "heads": list(heads),
+            "rule_alarms": list(alarms),
+            **words,
+        },
+        Prediction,
+    )
+
+
+def only(cards: list[Card]) -> Card:
+    (card,) = cards
+    return card
+
+
+# ---- several outcomes -----------------------------------------------------------------------
+
+
+def test_several_outcomes_stand_on_one_card_as_severe_as_the_worst(manifest: Manifest) -> None:
+    """Death 12 % (warning) and complications 31 % (info): one card, a warning."""
+    card = only(
+        make_cards(manifest, prediction(head("death", 0.12), head("complication", 0.31)), SETTING)
+    )
+    assert card["indicator"] == "warning"
+    assert "Død inden 90 dage: 12,0 %" in card["summary"]
+    assert len(card["summary"]) < 140
+    assert "| Død inden 90 dage | 12,0 % | 4,0 % | Høj risiko |" in card["detail"]
+    assert "### Komplikation inden 30 dage" in card["detail"]
+    assert "SYNTETISK" in card["summary"]
+
+
+def test_an_outcome_for_context_brings_no_card_and_moves_no_indicator(manifest: Manifest) -> None:
+    """A leak of 40 % is shown beside the death it comes with, and never alone."""
+    leak = head("leak", 0.4)
+    assert make_cards(manifest, prediction(head("death", 0.02), leak), SETTING) == []
+    card = only(make_cards(manifest, prediction(head("death", 0.12), leak), SETTING))
+    assert card["indicator"] == "warning"
+    assert (
+        "| Lækage inden 30 dage (til orientering) | 40,0 % | 4,0 % | Høj risiko |"
+        in (card["detail"])
+    )
+    assert "### Lækage" not in card["detail"]
+
+
+def test_an_outcome_below_its_threshold_is_in_the_table_only(manifest: Manifest) -> None:
+    card = only(
+        make_cards(manifest, prediction(head("death", 0.12), head("complication", 0.05)), SETTING)
+    )
+    assert "| Komplikation inden 30 dage | 5,0 % | 4,0 % | Lav risiko |" in card["detail"]
+    assert "### Komplikation" not in card["detail"]
+    assert "5,0" not in card["summary"]
+
+
+@pytest.mark.parametrize("setting", [SETTING, ENGLISH])
+def test_a_card_says_that_its_hit_rate_is_unknown_here(
+    manifest: Manifest, setting: Setting
+) -> None:
+    """How often such a card is right is known from local validation only."""
+    card = only(make_cards(manifest, prediction(head("death", 0.12)), setting))
+    assert ("ukendt her" in card["detail"]) or ("unknown here" in card["detail"])
+
+
+# ---- safety rules ---------------------------------------------------------------------------
+
+
+def test_a_safety_rule_has_a_card_of_its_own_before_the_model_s(manifest: Manifest) -> None:
+    """Told apart: the measurement, whose limit, what to do; and then what the model says."""
+    alarm, model = make_cards(
+        manifest, prediction(head("death", 0.12), alarms=(LOW_SPO2,)), SETTING
+    )
+    assert alarm["summary"] == (
+        "Iltmætning 86 % er på eller under patientens egen grænse på 88 % "
+        "(21.11.2026 kl. 08.05). Kontakt borgeren nu"
+    )
+    assert alarm["indicator"] == "critical"
+    assert "uanset hvad modellen beregner" in alarm["detail"]
+    assert model["indicator"] == "warning"
+    assert alarm["source"]["topic"]["code"] != model["source"]["topic"]["code"]
+
+
+@pytest.mark.parametrize(
+    ("status", "mode"),
+    [
+        ("scored", "live"),
+        ("scored", "silent"),
+        ("insufficient-data", "live"),
+        ("not-eligible", "live"),
+    ],
+)
+def test_a_safety_rule_stands_whatever_the_model_says(
+    manifest: Manifest, status: str, mode: str
+) -> None:
+    """Too few data, out of scope, silent, or a low risk: the alarm is shown."""
+    heads = [head("death", 0.02)] if status == "scored" else []
+    cards = make_cards(
+        manifest, prediction(*heads, alarms=(LOW_SPO2,), status=status, mode=mode), SETTING
+    )
+    assert cards[0]["summary"].startswith("Iltmætning 86 %")
+
+
+def test_a_rule_that_is_met_or_not_is_said_without_a_number(manifest: Manifest) -> None:
+    """Severe breathlessness is an answer, not a measurement."""
+    alarm = msgspec.structs.replace(
+        LOW_SPO2, label="Svær åndenød", value=1.0, limit="", own_limit=False
+    )
+    card = only(make_cards(manifest, prediction(alarms=(alarm,), status="not-eligible"), SETTING))
+    assert card["summary"] == "Svær åndenød (21.11.2026 kl. 08.05). Kontakt borgeren nu"
