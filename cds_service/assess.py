@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -132,6 +132,25 @@ def _troubles(record: PatientRecord) -> list[str]:
         counts[text] = counts.get(text, 0) + 1
     said = [text if n == 1 else f"{text} ({n})" for text, n in counts.items()]
     return said[:MOST_TROUBLES]
+
+
+def without_what_is_known(
+    package: Package, assessment: Assessment, shown: str, question: Question
+) -> Assessment:
+    """The assessment, its risk card left out where a card shown before said the same bands.
+
+    `shown`: the document of the prediction that card was of.
+    """
+    before = msgspec.json.decode(shown, type=Prediction)
+    now = assessment.prediction
+    if {h.head: h.band for h in before.heads} != {h.head: h.band for h in now.heads}:
+        return assessment
+    setting = Setting(question.language, question.zone, question.page_url)
+    cards = make_cards(package.manifest, now, setting, known=True)
+    prediction = msgspec.structs.replace(
+        now, cards=cards, returned="card" if cards else "shown-before"
+    )
+    return replace(assessment, prediction=prediction)
 
 
 def _returned(prediction: Prediction, cards: int) -> str:

@@ -59,13 +59,18 @@ class Setting:
         return TEXTS[self.language]
 
 
-def make_cards(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> list[Card]:
-    """The cards a prediction shows, alarms first; none only where nothing is to be said."""
+def make_cards(
+    manifest: words.Manifest, prediction: Prediction, setting: Setting, *, known: bool = False
+) -> list[Card]:
+    """The cards a prediction shows, alarms first; none only where nothing is to be said.
+
+    `known`: the risk was shown before and has not changed; its card is left out, alarms are not.
+    """
     cards = [_alarm(manifest, alarm, setting) for alarm in prediction.rule_alarms]
     if prediction.status == "insufficient-data":
         cards.append(_insufficient_card(manifest, prediction, setting))
     shown = heads_to_show(manifest, prediction) if prediction.mode == "live" else []
-    if shown:
+    if shown and not known:
         cards.append(_risk_card(manifest, prediction, shown, setting))
     for place, card in enumerate(cards):
         card["uuid"] = str(uuid.uuid5(uuid.UUID(prediction.prediction_id), str(place)))

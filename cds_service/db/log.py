@@ -141,6 +141,22 @@ class PredictionLog:
         found = self._read(query)
         return found[0] if found else None
 
+    def last_shown(self, row: Row) -> str | None:
+        """The document of the newest card this model showed of the patient's same index, before a
+        row; None where there is none. Raises LogUnavailable.
+        """
+        same = ("organisation", "service", "patient_pseudonym", "index_time", "package_checksum")
+        query = (
+            select(predictions.c.document)
+            .where(*(predictions.c[name] == row[name] for name in same))
+            .where(predictions.c.status == "scored", predictions.c.returned == "card")
+            .where(predictions.c.prediction_id != row["prediction_id"])
+            .order_by(predictions.c.computed_at.desc())
+            .limit(1)
+        )
+        found = self._read(query)
+        return found[0]["document"] if found else None
+
     def features_since(self, model_id: str, since: datetime) -> list[RowMapping]:
         """Features and documents of a model's scored predictions from a time on, oldest first."""
         query = (

@@ -11,8 +11,9 @@ import logging
 import math
 import time
 from datetime import tzinfo
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+import anyio.to_thread
 import structlog
 from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.requests import ClientDisconnect
@@ -25,6 +26,7 @@ from cds_service.assess import (
     assess,
     log_row,
     require_answers,
+    without_what_is_known,
 )
 from cds_service.callers import Caller
 from cds_service.errors import BadRequest, TooLarge, UnknownService, WrongMediaType
@@ -84,8 +86,22 @@ async def _assessed(
     """The prediction and its row. What was read to make them is let go before the commit."""
     body = await _read_body(request, service.settings.max_body_bytes)
     call = decode_call(body, package.manifest.hooks)
-    assessment, row = _answer(service, caller, package, call, request, started=started)
-    return assessment.prediction, row
+    answer = _answer(service, caller, package, call, request, started=started)
+    row = log_row(answer.assessment, answer.asked, service.privacy)
+    if package.manifest.index.once and answer.assessment.prediction.returned == "card":
+        shown = await anyio.to_thread.run_sync(service.log.last_shown, row)
+        if shown is not None:
+            assessment = without_what_is_known(package, answer.assessment, shown, answer.question)
+            return assessment.prediction, log_row(assessment, answer.asked, service.privacy)
+    return answer.assessment.prediction, row
+
+
+class _Answer(NamedTuple):
+    """An assessment with what was asked, in our words and in the caller's."""
+
+    assessment: Assessment
+    question: Question
+    asked: Asked
 
 
 def _package(service: Service, service_id: str) -> Package:
@@ -127,10 +143,10 @@ def _answer(
     request: Request,
     *,
     started: float,
-) -> tuple[Assessment, dict[str, object]]:
-    """The assessment of a call and the row that must be committed before it is shown.
+) -> _Answer:
+    """The assessment of a call.
 
-    `timings` of the row, in milliseconds: reading and checking the request, decoding FHIR, then the
+    `timings`, in milliseconds: reading and checking the request, decoding FHIR, then the
     stages of `assess`, and all of it since `started`.
     """
     settings = service.settings
@@ -175,7 +191,7 @@ def _answer(
         user_id=call.user_id,
         unit=caller.unit,
     )
-    return assessment, log_row(assessment, asked, service.privacy)
+    return _Answer(assessment, question, asked)
 
 
 def _milliseconds(start: float, end: float) -> float:
