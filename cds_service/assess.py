@@ -29,6 +29,7 @@ from models.predict import (
     implausible_alarms,
     index_time,
     missing_features,
+    reference_scores,
     safety_alarms,
     verdict_on,
 )
@@ -105,6 +106,11 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         language=question.language,
         heads=heads,
         missing=missing_features(package, row, question.language) if eligible else [],
+        reference_scores=reference_scores(
+            package, record, question.as_of, language=question.language
+        )
+        if eligible
+        else [],
         rule_alarms=[
             *safety_alarms(package.manifest, row, question.language),
             *implausible_alarms(row, question.language),

@@ -31,6 +31,7 @@ from models.prediction import (
     FeatureContribution,
     HeadPrediction,
     Prediction,
+    ReferenceScore,
     RuleAlarm,
 )
 
@@ -197,6 +198,7 @@ def _risk_detail(
         parts.append(missing)
     if prediction.troubles:
         parts.append(texts.unread.format(n=len(prediction.troubles)))
+    parts += [said_scores(prediction, setting)] if prediction.reference_scores else []
     parts.append(texts.ppv_unknown)
     parts.append(_footer(manifest, prediction, setting, texts.not_causes))
     return "\n\n".join(parts)
@@ -340,6 +342,27 @@ def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setti
         raw=number(raw, made_from.decimals, language),
         date=day(f.time, setting.zone, language) if f.time else setting.texts.no_date,
     )
+
+
+def said_scores(prediction: Prediction, setting: Setting) -> str:
+    """The published scores on one line; one that cannot be computed says so."""
+    said = (say_score(score, setting) for score in prediction.reference_scores)
+    return setting.texts.scores.format(what="; ".join(said))
+
+
+def say_score(score: ReferenceScore, setting: Setting) -> str:
+    """One score: points, risk and band, or what it lacks."""
+    texts, language = setting.texts, setting.language
+    if score.missing:
+        return texts.score_lacks.format(label=score.label, what=", ".join(score.missing))
+    parts = [] if score.points is None else [str(score.points)]
+    if score.most is not None and parts:
+        parts[0] = texts.score_of.format(points=score.points, most=score.most)
+    if score.risk is not None:
+        parts.append(f"{number(100 * score.risk, 1, language)} %")
+    if score.band:
+        parts.append(score.band)
+    return f"{score.label} {', '.join(parts)}"
 
 
 def _missing_line(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:

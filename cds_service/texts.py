@@ -44,6 +44,9 @@ class Texts:
     alarm_summary: str
     alarm_what: str
     alarm_detail: str
+    scores: str
+    score_of: str
+    score_lacks: str
     outcome: str
     risk: str
     group: str
@@ -104,6 +107,9 @@ DANISH = Texts(
         "{what} ligger uden for det, der kan regnes med ({limit}), og indgår ikke i nogen "
         "beregning. Enten er målingen forkert, eller også er patienten i fare."
     ),
+    scores="**Kendte scorer:** {what}.",
+    score_of="{points} af {most}",
+    score_lacks="{label} kan ikke beregnes (mangler {what})",
     outcome="Udfald",
     risk="Risiko",
     group="Sammenligningsgruppe",
@@ -169,6 +175,9 @@ ENGLISH = Texts(
         "{what} lies outside what can be relied on ({limit}) and enters no estimate. Either the "
         "measurement is wrong or the patient is in danger."
     ),
+    scores="**Published scores:** {what}.",
+    score_of="{points} of {most}",
+    score_lacks="{label} cannot be computed (lacking {what})",
     outcome="Outcome",
     risk="Risk",
     group="Comparison group",
@@ -215,6 +224,7 @@ class PageTexts:
     unusual: str
     recorded: str
     missing: str
+    scores: str
     unread: str
     cards: str
     no_card: str
@@ -251,6 +261,7 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
         unusual="usædvanlig værdi",
         recorded="målt",
         missing="Mangler",
+        scores="Kendte scorer",
         unread="Kunne ikke læses",
         cards="Kort, der blev vist",
         no_card="Intet kort blev vist",
@@ -286,6 +297,7 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
         unusual="unusual value",
         recorded="recorded",
         missing="Missing",
+        scores="Published scores",
         unread="Could not be read",
         cards="Cards shown",
         no_card="No card was shown",

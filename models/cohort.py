@@ -151,8 +151,9 @@ def _taken(spec: Specification, record: PatientRecord, data_until: float) -> lis
         return [stay.end for stay in _taken_stays(spec, record, data_until)]
     words, rule = spec.manifest.cohort, spec.manifest.index.set_rule
     times = set_times(record, rule, data_until) if rule else []
-    taken = [time for time in times if time - _begins(record) >= words.history_days * DAY_S]
-    return taken if words.stays == "every" else taken[:1]
+    if words.history_days:  # without it, a patient never in contact with a hospital counts as well
+        times = [time for time in times if time - _begins(record) >= words.history_days * DAY_S]
+    return times if words.stays == "every" else times[:1]
 
 
 def _begins(record: PatientRecord) -> float:

@@ -19,6 +19,7 @@ from fhir_adapters.outcomes import OutcomeRule
 from fhir_adapters.sets import SetRule
 from fhir_adapters.stays import StayRule
 from models.errors import PackageRefused
+from models.scores.about import ABOUT
 
 SCHEMA_VERSION = 1
 Indicator = Literal["info", "warning", "critical"]
@@ -218,6 +219,7 @@ class Manifest(_Part, frozen=True):
     override_system: str
     training: Training
     rules: list[SafetyRule] = []
+    reference_scores: list[str] = []
     cohort: CohortRule = CohortRule()
     stay: StayRule = StayRule()
     answers: dict[str, AnswerSpec] = {}
@@ -256,32 +258,45 @@ def _check(m: Manifest, model_id: str) -> None:
         raise PackageRefused(model_id, f"schema_version {m.schema_version} is not spoken here")
     if m.id != model_id:
         raise PackageRefused(model_id, f"the folder is {model_id}, the manifest says {m.id}")
-    features = {feature.name for feature in m.features}
     categories = {category.id for category in m.categories}
     for feature in m.inputs:
         if feature.category not in categories:
             raise PackageRefused(model_id, f"features.{feature.name}.category is not listed")
-    named = [rule.feature for rule in m.scope]
-    named += [name for part in m.minimum for name in part.any_of]
-    named += [head.applies_if.feature for head in m.heads if head.applies_if]
-    named += [rule.feature for rule in m.rules]
-    named += [rule.own_limit for rule in m.rules if rule.own_limit]
-    for name in named:
+    features = {feature.name for feature in m.features}
+    for name in _named_features(m):
         if name not in features:
             raise PackageRefused(model_id, f"no feature is called {name!r}")
-    if not m.heads:
-        raise PackageRefused(model_id, "heads: there is none")
-    _check_unique(model_id, "heads", [head.id for head in m.heads])
-    if all(head.role == "context" for head in m.heads):
-        raise PackageRefused(model_id, "heads: one must have the role card")
+    for name in m.reference_scores:
+        if name not in ABOUT:
+            raise PackageRefused(model_id, f"reference_scores: no score is called {name!r}")
+    _check_heads(model_id, m.heads)
+    _check_unique(model_id, "reference_scores", m.reference_scores)
     _check_unique(model_id, "rules", [rule.id for rule in m.rules])
     _check_unique(model_id, "categories", [category.id for category in m.categories])
     _check_unique(model_id, "override_reasons", [reason.code for reason in m.override_reasons])
-    for head in m.heads:
-        _check_head(model_id, head)
     for feature in m.features:
         for words in (feature.say, feature.say_one, feature.say_none):
             _check_phrase(model_id, feature.name, words)
+
+
+def _named_features(m: Manifest) -> list[str]:
+    """Every feature that scope, minimum, heads and rules speak of."""
+    return [
+        *(rule.feature for rule in m.scope),
+        *(name for part in m.minimum for name in part.any_of),
+        *(head.applies_if.feature for head in m.heads if head.applies_if),
+        *(name for rule in m.rules for name in (rule.feature, rule.own_limit) if name),
+    ]
+
+
+def _check_heads(model_id: str, heads: list[Head]) -> None:
+    if not heads:
+        raise PackageRefused(model_id, "heads: there is none")
+    if all(head.role == "context" for head in heads):
+        raise PackageRefused(model_id, "heads: one must have the role card")
+    _check_unique(model_id, "heads", [head.id for head in heads])
+    for head in heads:
+        _check_head(model_id, head)
 
 
 def _check_unique(model_id: str, where: str, ids: list[str]) -> None:

@@ -36,6 +36,7 @@ from fhir_adapters.prefetch import expected_query
 from models.errors import PackageRefused
 from models.logistic import Logistic, read_logistic
 from models.manifest import Comparison, Manifest, read_manifest
+from models.scores.from_record import ReferenceScores
 from models.trees import Trees
 
 SUMS = "SHA256SUMS"
@@ -71,7 +72,8 @@ class Specification:
         """What the package needs of a patient record."""
         m = self.manifest
         return Wanted(
-            concepts=self.features.concepts,
+            concepts=self.features.concepts
+            | (self.scores.concepts if self.scores else frozenset()),
             stay_rule=m.stay,
             answers=tuple(
                 AnswerRule(concept, frozenset(a.link_ids), a.values)
@@ -85,6 +87,18 @@ class Specification:
         return {
             key: expected_query(query.template) for key, query in self.manifest.prefetch.items()
         }
+
+    @cached_property
+    def scores(self) -> ReferenceScores | None:
+        """The published scores shown beside the model; None where it names none."""
+        if not self.manifest.reference_scores:
+            return None
+        return ReferenceScores(
+            self.features.supplied_by,
+            stay_rule=self.manifest.stay,
+            index_within_hours=self.manifest.index.ended_within_hours,
+            names=self.manifest.reference_scores,
+        )
 
     @cached_property
     def wanted_later(self) -> Wanted:

@@ -20,6 +20,8 @@ from fhir_adapters.record import Fact, PatientRecord
 from models import manifest as words
 from models import prediction as shape
 from models.package import Head, Package, Specification, compares
+from models.scores.about import BANDS, INPUTS
+from models.scores.score import ReferenceScore
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,29 @@ def missing_features(spec: Specification, row: FeatureRow, language: str) -> lis
 
 def _why_missing(value: FeatureValue) -> str:
     return f"{value.status} ({value.reason})" if value.reason else value.status
+
+
+def reference_scores(
+    spec: Specification, record: PatientRecord, as_of: float, *, language: str
+) -> list[shape.ReferenceScore]:
+    """The published scores of the package that apply to the patient, or what they lack."""
+    found = spec.scores.compute(record, as_of) if spec.scores else []
+    return [_reference_score(score, language) for score in found]
+
+
+def _reference_score(score: ReferenceScore, language: str) -> shape.ReferenceScore:
+    return shape.ReferenceScore(
+        score=score.score,
+        label=score.label.in_language(language),
+        version=score.version,
+        points=score.points,
+        most=score.most,
+        risk=score.risk,
+        outcome=score.outcome.in_language(language) if score.outcome else None,
+        band=BANDS[score.band].in_language(language) if score.band else None,
+        time=None if score.time is None else to_iso(score.time),
+        missing=[INPUTS[name].in_language(language) for name in score.missing],
+    )
 
 
 def implausible_alarms(row: FeatureRow, language: str) -> list[shape.RuleAlarm]:

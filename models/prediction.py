@@ -110,6 +110,25 @@ class RuleAlarm(msgspec.Struct, frozen=True, kw_only=True):
     action: str | None = None
 
 
+class ReferenceScore(msgspec.Struct, frozen=True, kw_only=True):
+    """A published score of the same record, beside the model's risk.
+
+    `points` of at most `most`; `risk` (0 to 1) of `outcome`, where the publication gives one.
+    Where it cannot be computed there is no number, and `missing` says what it lacks.
+    """
+
+    score: str
+    label: str
+    version: str
+    points: int | None = None
+    most: int | None = None
+    risk: float | None = None
+    outcome: str | None = None
+    band: str | None = None
+    time: str | None = None
+    missing: list[str] = []
+
+
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """What one model said of one patient at one moment, or why it said nothing."""
 
@@ -129,6 +148,6 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     heads: list[HeadPrediction] = []
     missing: list[Missing] = []
     rule_alarms: list[RuleAlarm] = []
-    reference_scores: list[dict[str, Any]] = []
+    reference_scores: list[ReferenceScore] = []
     troubles: list[str] = []
     cards: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ a record must hold is `ReferenceScores.concepts`, to be wanted together with the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fhir_adapters.charlson import Variant, charlson_index_of_groups
@@ -23,14 +23,14 @@ from models.scores.patient import Patient
 from models.scores.readmission import hospital, lace, simplified_hospital
 from models.scores.score import ReferenceScore, ScoreResult
 from models.scores.surgery import cr_possum, sort
-from models.scores.vital_signs import newest_set
+from models.scores.vital_signs import NO_SET, newest_set
 
 NEWS2_AGE = 16
 ADULT = 18
 
 
 class ReferenceScores:
-    """The reference scores, compiled once for what the queries of a package supply."""
+    """Some or all reference scores, compiled once for what the queries of a package supply."""
 
     def __init__(
         self,
@@ -38,15 +38,19 @@ class ReferenceScores:
         *,
         stay_rule: StayRule,
         index_within_hours: float,
+        names: Sequence[str] = tuple(ABOUT),
     ) -> None:
-        """Compile the inputs.
+        """Compile the inputs of the scores called `names` (keys of `about.ABOUT`).
 
         `supplied_by`: concept or source -> the prefetch key whose query supplies it; what no key
         supplies is known only from a whole record. `index_within_hours`: how long after its end a
         stay is still the one the scores are about.
         """
+        needed = {feature for name in names for feature in _SCORES[name].inputs}
+        specs = [f for f in FEATURES if f.name in needed or f.name.startswith("patient.")]
+        self.names = tuple(names)
         self.features = FeatureSet(
-            FEATURES,
+            specs,
             {name: supplied_by.get(name, NOT_SUPPLIED) for name in sources()},
             stay_rule=stay_rule,
             index_within_hours=index_within_hours,
@@ -62,10 +66,11 @@ class ReferenceScores:
         return [score for score in self.every(record, as_of) if score.applies]
 
     def every(self, record: PatientRecord, as_of: float) -> list[ReferenceScore]:
-        """Every score, in the order of `about.ABOUT`; one that does not apply has no number."""
+        """Every score, in the order of `names`; one that does not apply has no number."""
         row = self.features.compute(record, as_of)
-        patient = Patient(record, row, self.features.stay_rule, newest_set(row))
-        return [_score(name, patient) for name in ABOUT]
+        vital_set = newest_set(row) if "news2" in self.names else NO_SET
+        patient = Patient(record, row, self.features.stay_rule, vital_set)
+        return [_score(name, patient) for name in self.names]
 
 
 def _score(name: str, patient: Patient) -> ReferenceScore:

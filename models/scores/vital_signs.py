@@ -22,6 +22,10 @@ Readings = Mapping[str, tuple[tuple[float, float], ...]]
 """Each part's (time, value), oldest first."""
 
 
+NO_SET = (VitalSigns(None, None, None, None, None, None, None, scale_2=False), None)
+"""Nothing measured."""
+
+
 def newest_set(row: FeatureRow) -> tuple[VitalSigns, float | None]:
     """The newest complete set, and when its last part was measured.
 
@@ -34,7 +38,7 @@ def newest_set(row: FeatureRow) -> tuple[VitalSigns, float | None]:
     scale_2 = row.values["news2.scale_2"].value == 1.0
     sets = [(_set_at(readings, moment, scale_2=scale_2), moment) for moment in moments]
     if not sets:
-        return VitalSigns(None, None, None, None, None, None, None, scale_2), None
+        return NO_SET[0]._replace(scale_2=scale_2), None
     signs, moment = min(sets, key=lambda found: len(lacking(found[0]._asdict())))
     return _without_doubtful(signs, moment, row), moment
 

@@ -16,6 +16,7 @@ from models.prediction import (
     HeadPrediction,
     ModelRef,
     Prediction,
+    ReferenceScore,
 )
 from models.prediction import RuleAlarm as Alarm
 
@@ -157,6 +158,24 @@ def test_a_card_says_that_its_hit_rate_is_unknown_here(
     """How often such a card is right is known from local validation only."""
     card = only(make_cards(manifest, prediction(head("death", 0.12)), setting))
     assert ("ukendt her" in card["detail"]) or ("unknown here" in card["detail"])
+
+
+def test_published_scores_stand_beside_the_model_or_say_what_they_lack(
+    manifest: Manifest,
+) -> None:
+    """Never a part of a number."""
+    scores = [
+        ReferenceScore(
+            score="lace", label="LACE-indeks", version="v", points=11, most=19, band="høj"
+        ),
+        ReferenceScore(score="news2", label="NEWS2", version="v", missing=["respirationsfrekvens"]),
+    ]
+    made = msgspec.structs.replace(prediction(head("death", 0.12)), reference_scores=scores)
+    card = only(make_cards(manifest, made, SETTING))
+    assert (
+        "**Kendte scorer:** LACE-indeks 11 af 19, høj; "
+        "NEWS2 kan ikke beregnes (mangler respirationsfrekvens)."
+    ) in card["detail"]
 
 
 # ---- safety rules ---------------------------------------------------------------------------

@@ -455,3 +455,20 @@ def test_what_no_query_supplies_is_unknown_and_never_taken_for_none() -> None:
     groups = sorted(name for name in SCORES.concepts if name.startswith("charlson_"))
     both = {**encounters, "conditions": groups}
     assert asked({"encounters": stays, "conditions": None}, both)["lace"].points == 4 + 3
+
+
+@pytest.mark.parametrize("name", list(ABOUT))
+def test_a_score_compiled_alone_says_what_it_says_among_all(name: str) -> None:
+    """A package names the scores it shows; only their inputs are computed."""
+    alone = ReferenceScores({}, stay_rule=RULE, index_within_hours=24, names=[name])
+    everyone = ReferenceScores({}, stay_rule=RULE, index_within_hours=24)
+    table = """
+        Encounter   | IMP | 2026-11-18 12:00 .. | EM | in-progress | for COPD
+        Condition   | heart failure | 2020-01-01
+        Observation | pulse | 2026-11-21 08:00 | 80 /min
+    """
+    wanted = Wanted(everyone.concepts, stay_rule=RULE)
+    record = build_record(decode_bundle(bundle(table)), wanted)
+    (found,) = alone.every(record, moment(AS_OF))
+    assert found in everyone.every(record, moment(AS_OF))
+    assert alone.concepts <= everyone.concepts
