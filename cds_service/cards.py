@@ -72,10 +72,25 @@ def make_cards(
         cards.append(_insufficient_card(manifest, prediction, setting))
     shown = heads_to_show(manifest, prediction) if prediction.mode == "live" else []
     if shown and not known:
-        cards.append(_risk_card(manifest, prediction, shown, setting))
+        risk = _risk_card(manifest, prediction, shown, setting)
+        alarmed = _alarmed_elsewhere(prediction)
+        if alarmed is None:
+            cards.append(risk)
+        else:
+            cards[alarmed]["detail"] += f"\n\n{setting.texts.one_alarm}\n\n{risk['detail']}"
     for place, card in enumerate(cards):
         card["uuid"] = str(uuid.uuid5(uuid.UUID(prediction.prediction_id), str(place)))
     return cards
+
+
+def _alarmed_elsewhere(prediction: Prediction) -> int | None:
+    """Which alarm the telemedicine platform raises too: one on a limit of the patient's own.
+
+    The platform holds those limits and alarms on them itself. Then the model's answer stands on
+    that alarm's card, so that one alarm is shown and not two.
+    """
+    alarms = enumerate(prediction.rule_alarms)
+    return next((place for place, alarm in alarms if alarm.own_limit), None)
 
 
 def heads_to_show(manifest: words.Manifest, prediction: Prediction) -> list[HeadPrediction]:

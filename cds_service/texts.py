@@ -59,6 +59,7 @@ class Texts:
     own_limit: str
     usual_limit: str
     rule_detail: str
+    one_alarm: str
 
 
 DANISH = Texts(
@@ -128,6 +129,10 @@ DANISH = Texts(
     own_limit="patientens egen grænse på",
     usual_limit="grænsen på",
     rule_detail="Fast sikkerhedsregel. Den gælder, uanset hvad modellen beregner.",
+    one_alarm=(
+        "### Modellen\n\nGrænsen er patientens egen, og telemedicinsystemet alarmerer selv på den. "
+        "Derfor står modellens beregning her og ikke som endnu en alarm."
+    ),
 )
 
 ENGLISH = Texts(
@@ -196,6 +201,10 @@ ENGLISH = Texts(
     own_limit="the patient's own limit of",
     usual_limit="the limit of",
     rule_detail="A fixed safety rule. It stands whatever the model says.",
+    one_alarm=(
+        "### The model\n\nThe limit is the patient's own, and the telemedicine system alarms on it "
+        "itself. So the model's estimate stands here and not as one more alarm."
+    ),
 )
 
 TEXTS: Mapping[str, Texts] = {"da": DANISH, "en": ENGLISH}

@@ -182,12 +182,11 @@ def test_published_scores_stand_beside_the_model_or_say_what_they_lack(
 
 
 def test_a_safety_rule_has_a_card_of_its_own_before_the_model_s(manifest: Manifest) -> None:
-    """Told apart: the measurement, whose limit, what to do; and then what the model says."""
-    alarm, model = make_cards(
-        manifest, prediction(head("death", 0.12), alarms=(LOW_SPO2,)), SETTING
-    )
+    """Told apart: the measurement, the limit, what to do; and then what the model says."""
+    usual = msgspec.structs.replace(LOW_SPO2, own_limit=False)
+    alarm, model = make_cards(manifest, prediction(head("death", 0.12), alarms=(usual,)), SETTING)
     assert alarm["summary"] == (
-        "Iltmætning 86 % er på eller under patientens egen grænse på 88 % "
+        "Iltmætning 86 % er på eller under grænsen på 88 % "
         "(21.11.2026 kl. 08.05). Kontakt borgeren nu"
     )
     assert alarm["indicator"] == "critical"
@@ -223,3 +222,14 @@ def test_a_rule_that_is_met_or_not_is_said_without_a_number(manifest: Manifest) 
     )
     card = only(make_cards(manifest, prediction(alarms=(alarm,), status="not-eligible"), SETTING))
     assert card["summary"] == "Svær åndenød (21.11.2026 kl. 08.05). Kontakt borgeren nu"
+
+
+def test_where_the_telemedicine_platform_alarms_itself_one_alarm_is_shown(
+    manifest: Manifest,
+) -> None:
+    """The limit is the patient's own, which the platform knows: one card with both."""
+    card = only(make_cards(manifest, prediction(head("death", 0.12), alarms=(LOW_SPO2,)), SETTING))
+    assert card["indicator"] == "critical"
+    assert "patientens egen grænse på 88 %" in card["summary"]
+    assert "### Modellen" in card["detail"]
+    assert "| Død inden 90 dage | 12,0 % |" in card["detail"]
