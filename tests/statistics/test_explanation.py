@@ -433,7 +433,9 @@ def test_the_comparison_group_has_the_mean_risk_of_all_comparable_patients(
     package: Package,
 ) -> None:
     """Within 0.1 point of the mean over everybody the model was fitted on, far over 1,000."""
-    said = json.loads((package.folder / "metrics.json").read_bytes())["heads"]["readmission"]["background"]
+    said = json.loads((package.folder / "metrics.json").read_bytes())["heads"]["readmission"][
+        "background"
+    ]
     assert said["comparable_patients"] >= 1_000
     assert abs(said["mean_risk"] - said["comparable_mean_risk"]) <= 0.001
     assert package.heads[0].trees.reference_risk == pytest.approx(said["mean_risk"], abs=1e-9)
