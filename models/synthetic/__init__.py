@@ -13,6 +13,10 @@ from collections.abc import Mapping
 
 from models.synthetic.bulk import Generator
 from models.synthetic.charts import READMISSION
+from models.synthetic.surgery.records import SURGERY
+from models.synthetic.telemonitoring.cohort import COPD, HEART_FAILURE
 
-GENERATORS: Mapping[str, Generator] = {g.model: g for g in (READMISSION,)}
+GENERATORS: Mapping[str, Generator] = {
+    g.model: g for g in (READMISSION, COPD, HEART_FAILURE, SURGERY)
+}
 """The generator of each model's cohort, by model id."""
