@@ -210,9 +210,15 @@ def episodes(s: Selection, spec: FeatureSpec) -> Finding | None:
 
 
 def any_of(s: Selection, _: FeatureSpec) -> Finding | None:
-    """1 where there is one; 0 only where "none" may be concluded."""
-    if s.facts:
-        return Finding(1.0, (s.facts[-1],))
+    """1 where there is one; 0 where the record says no, or "none" may be concluded.
+
+    A finding of the value 0 (an answer "no") says that there is none.
+    """
+    said = [fact for fact in s.facts if fact.value != 0.0]
+    if said:
+        return Finding(1.0, (said[-1],))
+    if s.facts and not s.uncertain:
+        return Finding(0.0, (s.facts[-1],))
     return Finding(0.0) if s.none_is_none and not s.uncertain else None
 
 

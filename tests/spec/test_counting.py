@@ -222,3 +222,13 @@ def test_a_count_tells_what_it_counted() -> None:
     found = value(STAYS, f'recipe = "count"\nof = ["stay"]\nwhere = ["acute"]\n{YEAR}')
     assert found.sources == ("Encounter/encounter-1", "Encounter/encounter-3")
     assert found.findings == 2
+
+
+def test_an_answer_no_is_none() -> None:
+    """Asked whether she lives alone: no. That is known, and it is not one."""
+    alone = 'recipe = "any"\nof = ["living_alone"]'
+    no = "Observation | 105529008 | 2026-11-20 08:00 | false"
+    assert it(no, alone) == 0.0
+    assert it(no.replace("false", "true"), alone) == 1.0
+    found = value(no, alone)
+    assert (found.value, found.status, found.findings) == (0.0, "measured", 1)
