@@ -27,6 +27,7 @@ from models.package import Package
 from models.predict import (
     head_predictions,
     implausible_alarms,
+    index_row,
     index_time,
     missing_features,
     reference_scores,
@@ -85,9 +86,10 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         gathered, package.wanted, patient_id=question.patient_id, zone=question.zone
     )
     clock.lap("record")
-    row = package.features.compute(record, question.as_of)
+    now = package.features.compute(record, question.as_of)
+    row = index_row(package, record, now)
     clock.lap("features")
-    verdict = verdict_on(package, record, row)
+    verdict = verdict_on(package, record, row, now=now)
     heads = head_predictions(package, row, question.language) if verdict.status == "scored" else []
     clock.lap("score")
     eligible = verdict.status != "not-eligible"

@@ -7,6 +7,7 @@ and from numbers, none from the record. Null and empty members never leave here.
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -263,7 +264,20 @@ def _head_parts(
             risk=number(100 * head.risk, 1, language),
         )
     )
+    if head.interval:
+        parts.append(f"{say_uncertainty(head.interval, setting)}.")
     return parts
+
+
+def shown_interval(interval: tuple[float, float]) -> str:
+    """An interval of risks in whole per cent, rounded outwards, so that the risk stays within."""
+    low, high = (round(100 * risk, 6) for risk in interval)
+    return f"{math.floor(low)}-{math.ceil(high)}"
+
+
+def say_uncertainty(interval: tuple[float, float], setting: Setting) -> str:
+    """How sure the model is of a risk; not what may become of the patient."""
+    return setting.texts.uncertainty.format(range=shown_interval(interval))
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ def model_card(manifest: Manifest, metrics: dict[str, Any]) -> str:
     parts = [
         f"# {manifest.id} {manifest.version}: {manifest.title.en} ({manifest.title.da})",
         _WARNING if manifest.synthetic else "",
+        *(_verdict(head, metrics["heads"][head.id]) for head in manifest.heads),
         manifest.description.en,
         _facts(manifest),
         "## Who it is not for",
@@ -27,9 +28,11 @@ def model_card(manifest: Manifest, metrics: dict[str, Any]) -> str:
         "## What must be known before a number is given",
         "\n".join(f"- {part.text.en}" for part in manifest.minimum),
         _cohort(metrics),
+        _missing(manifest, metrics["missing"]),
         *(_head(head, metrics["heads"][head.id]) for head in manifest.heads),
         _EXPLANATION,
         _inputs(manifest),
+        _repeat(metrics),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -51,6 +54,32 @@ _WARNING = (
 )
 
 
+def _verdict(head: Head, metrics: dict[str, Any]) -> str:
+    """What must be known of a head before its figures; empty where there is nothing."""
+    said = []
+    if metrics["status"] == "experimental":
+        said.append(f"**Experimental**: {'; '.join(metrics['reasons'])}.")
+    said += [f"**Warning**: {warning}." for warning in metrics["warnings"]]
+    said += [_trees_or_logistic(metrics["trees_minus_logistic"])]
+    return "\n>\n".join(f"> {head.title.en}: {line}" for line in said if line)
+
+
+def _trees_or_logistic(difference: dict[str, float | None]) -> str:
+    low, high = difference["low"] or 0.0, difference["high"] or 0.0
+    if low > 0.0:
+        return ""
+    if high < 0.0:
+        return f"**The logistic model is better**: AUROC trees - logistic {_said(difference, 4)}."
+    return (
+        "**Trees not clearly better than the logistic model** (AUROC trees - logistic "
+        f"{_said(difference, 4)}): the simpler model is as good as can be told, and preferable."
+    )
+
+
+def _difference(difference: dict[str, float | None]) -> str:
+    return f"AUROC trees - logistic, on the same drawn patients: {_said(difference, 4)}."
+
+
 _EXPLANATION = (
     "## Explanation\n\nAdditive TreeSHAP, interventional, rescaled to probability "
     "(docs/explanation.md), against about a hundred rows of the training cohort a head."
@@ -62,8 +91,22 @@ def _cohort(metrics: dict[str, Any]) -> str:
     excluded = "\n".join(f"| {reason} | {n} |" for reason, n in cohort["excluded"].items())
     return (
         f"## Training cohort\n\n{cohort['patients']} patients, {cohort['indexes']} indexes, "
-        f"{cohort['rows']} rows.\n\n| Left out | n |\n|---|---|\n{excluded}"
+        f"{cohort['rows']} rows.\n\n| Left out | n |\n|---|---|\n{excluded}\n\n"
+        f"{metrics['rows_dated_again']} rows were computed again from the records: no feature "
+        "rests on a finding from after its moment."
     )
+
+
+def _missing(manifest: Manifest, missing: dict[str, dict[str, float]]) -> str:
+    rows = "\n".join(
+        f"| {f.label.en} | {100 * missing[f.name]['rows']:.1f} % "
+        f"| {100 * missing[f.name]['newest']:.1f} % |"
+        for f in manifest.inputs
+        if missing[f.name]["rows"] > 0
+    )
+    never = sum(share["rows"] == 0 for share in missing.values())
+    table = f"| Missing | All rows | Newest part |\n|---|---|---|\n{rows}\n\n" if rows else ""
+    return f"## Missing values\n\n{table}{never} of {len(missing)} features are never missing."
 
 
 def _head(head: Head, metrics: dict[str, Any]) -> str:
@@ -72,10 +115,18 @@ def _head(head: Head, metrics: dict[str, Any]) -> str:
         f"## {head.title.en} (`{head.id}`)",
         f"- **Outcome**: {head.outcome} (within {head.horizon_days} days).\n"
         + _shown(head)
-        + f"\n- **Trained on** {split['fit']} rows, {metrics['rounds']} rounds, calibration slope "
-        f"folded in {metrics['platt']['slope']:.3f}; tested on the newest {split['test']}.\n"
-        + _background(metrics["background"]),
+        + f"\n- **Trained on** {split['fit']} rows, {split['fit_events']} followed by one of "
+        f"{split['fit_distinct_events']} events, "
+        f"{metrics['rounds']} rounds, calibration slope folded in "
+        f"{metrics['platt']['slope']:.3f}; tested on the newest {split['test']}.\n"
+        + _background(metrics["background"])
+        + "\n"
+        + _leakage(metrics),
         _figures("Newest part of the training cohort (no patient in common)", metrics["test"]),
+        _difference(metrics["trees_minus_logistic"]),
+        _subgroups(metrics["subgroups"], metrics["subgroups_unknown"]),
+        _learning_curve(metrics["learning_curve"]),
+        _uncertainty(metrics["uncertainty"]),
         _figures("Independent cohort", metrics["gate"]) if "gate" in metrics else "",
     ]
     return "\n\n".join(part for part in parts if part)
@@ -107,6 +158,67 @@ def _figures(what: str, part: dict[str, Any]) -> str:
         ),
     ]
     return "\n\n".join(lines)
+
+
+def _leakage(metrics: dict[str, Any]) -> str:
+    shuffled, shares = metrics["shuffled_outcomes"], metrics["category_shares"]
+    low, high = shuffled["allowed"]
+    return (
+        f"- **Leakage checks**: outcomes dealt at random are ranked with AUROC "
+        f"{shuffled['auroc']:.3f} (allowed {low:.3f} to {high:.3f}); the category that weighs most "
+        f"holds {100 * max(shares.values()):.0f} % of all contributions."
+    )
+
+
+def _subgroups(groups: list[dict[str, Any]], unknown: list[str]) -> str:
+    rows = "\n".join(
+        f"| {group['group']} | {_count(group['n'])} | {_count(group['events'])} "
+        f"| {_said(group['auroc'], 3)} | {_said(group['observed_expected'], 3)} |"
+        for group in groups
+    )
+    table = f"| Group | n | Events | AUROC | Observed/expected |\n|---|---|---|---|---|\n{rows}"
+    left_out = f"Not by {' or '.join(unknown)}: no feature of the model says it." if unknown else ""
+    parts = ["### Subgroups of the newest part", table if groups else "", left_out]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _count(count: int | None) -> str:
+    return "not shown" if count is None else str(count)
+
+
+def _learning_curve(points: list[dict[str, Any]]) -> str:
+    rows = "\n".join(
+        f"| {100 * point['share']:.0f} % | {point['patients']} | {point['events']} "
+        f"| {_said(point['auroc'], 3)} | {_loss(point['log_loss'])} |"
+        for point in points
+    )
+    return (
+        "### Would more data help\n\nFitted on a share of the patients, with the same rounds and "
+        "calibration; the newest part.\n\n"
+        f"| Share | Patients | Events | AUROC | Log loss |\n|---|---|---|---|---|\n{rows}"
+    )
+
+
+def _loss(loss: float | None) -> str:
+    return "not estimable" if loss is None else f"{loss:.4f}"
+
+
+def _uncertainty(uncertainty: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {100 * row['risk']:.1f} % | {100 * row['low']:.1f} to {100 * row['high']:.1f} % |"
+        for row in uncertainty["rows"]
+    )
+    return (
+        "### Model uncertainty\n\nWhere the same training on other samples of the patients puts a "
+        f"risk ({uncertainty['method']}). Not the range of a patient's outcome.\n\n"
+        f"| Risk | Refits |\n|---|---|\n{rows}"
+    )
+
+
+def _repeat(metrics: dict[str, Any]) -> str:
+    software = ", ".join(f"{name} {release}" for name, release in metrics["software"].items())
+    seeds = ", ".join(f"{name} {seed}" for name, seed in metrics["seeds"].items())
+    return f"## To train it again\n\nSeeds: {seeds}. Software: {software}."
 
 
 def _at(found: dict[str, Any], name: str) -> dict[str, float | None] | None:

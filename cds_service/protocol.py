@@ -109,6 +109,12 @@ def decode_call(body: bytes, hooks: Sequence[str]) -> HookCall:
     )
 
 
+def hook_of(body: bytes) -> str | None:
+    """Which hook a request names; None where it names none. BadRequest where it is no request."""
+    request: HookRequest = _decode(_REQUEST, body, "")
+    return request.hook
+
+
 def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, where: str) -> Any:
     try:
         return decoder.decode(raw)

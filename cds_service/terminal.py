@@ -9,6 +9,7 @@ from cds_service.cards import (
     said_facts,
     said_rule,
     shown_contributions,
+    shown_interval,
     signed,
     why_not_eligible,
 )
@@ -71,7 +72,7 @@ def _head_lines(
     band = next(b for b in spec.bands if b.id == head.band).label.in_language(language).upper()
     title = f"  {spec.title.in_language(language)}:\n" if len(manifest.heads) > 1 else ""
     line = (
-        f"{title}  {words['risk']} {number(100 * head.risk, 1, language)} %   "
+        f"{title}  {words['risk']} {number(100 * head.risk, 1, language)} %{_interval(head)}   "
         f"{words['group']} {number(100 * head.reference_risk, 1, language)} %   {band}"
     )
     if manifest.synthetic:
@@ -94,6 +95,11 @@ def _head_lines(
     other = signed(shown.other, language)
     lines.append(f"  {words['other']:<{name}}  {'':<{_WIDEST}} {other:>6}")
     return lines
+
+
+def _interval(head: HeadPrediction) -> str:
+    """The model's uncertainty in brackets, where it is known."""
+    return f" [{shown_interval(head.interval)}]" if head.interval else ""
 
 
 def _printable(text: str) -> str:

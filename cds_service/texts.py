@@ -24,6 +24,7 @@ class Texts:
     nothing_raises: str
     nothing_lowers: str
     sum_line: str
+    uncertainty: str
     missing_line: str
     and_more: str
     weak: str
@@ -78,6 +79,7 @@ DANISH = Texts(
     sum_line=(
         "Øvrige: {other}. Sammenligningsgruppe {reference} % og bidrag {total} giver {risk} %."
     ),
+    uncertainty="Modelusikkerhed {range} %",
     missing_line="**Mangler:** {names}.",
     and_more=" og {n} til",
     weak="Så meget mangler, at prognosen er svagere end ellers.",
@@ -151,6 +153,7 @@ ENGLISH = Texts(
     sum_line=(
         "Other: {other}. Comparison group {reference} % and contributions {total} give {risk} %."
     ),
+    uncertainty="Model uncertainty {range} %",
     missing_line="**Missing:** {names}.",
     and_more=" and {n} more",
     weak="So much is missing that the estimate is weaker than it would be.",

@@ -5,6 +5,7 @@
       heads/<head>/booster.ubj     the trees, calibration folded in
       heads/<head>/background.csv  about 100 rows the explanation compares with
       heads/<head>/baseline.json   the penalised logistic model beside it
+      heads/<head>/uncertainty.csv where refits put each risk; may be absent
       reference.csv                a sample of the training features, for drift and ranges
       examples/*.json              synthetic patients with the score and contributions they must get
       MODEL_CARD.md, metrics.json  what was achieved
@@ -38,6 +39,7 @@ from models.logistic import Logistic, read_logistic
 from models.manifest import Comparison, Manifest, read_manifest
 from models.scores.from_record import ReferenceScores
 from models.trees import Trees
+from models.uncertainty import Uncertainty, uncertainty_of
 
 SUMS = "SHA256SUMS"
 KINDS = frozenset({".toml", ".ubj", ".csv", ".json", ".md"})
@@ -48,11 +50,12 @@ UNUSUAL_LOW, UNUSUAL_HIGH = 1.0, 99.0
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One outcome's trees and its logistic baseline."""
+    """One outcome's trees, its logistic baseline, and where it is known how sure the trees are."""
 
     id: str
     trees: Trees
     baseline: Logistic
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +202,18 @@ def _load_head(folder: Path, head_id: str, columns: list[str]) -> Head:
     numbers = (baseline.median, baseline.mean, baseline.sd, baseline.weight)
     if any(len(part) != len(columns) for part in numbers):
         raise ValueError(f"heads/{head_id}/baseline.json: not one number for each column")
-    return Head(head_id, Trees.load(folder / "booster.ubj", background, columns), baseline)
+    trees = Trees.load(folder / "booster.ubj", background, columns)
+    return Head(head_id, trees, baseline, _read_uncertainty(folder / "uncertainty.csv", head_id))
+
+
+def _read_uncertainty(path: Path, head_id: str) -> Uncertainty | None:
+    """How sure a head's trees are; None for a head that does not say."""
+    if not path.exists():
+        return None
+    try:
+        return uncertainty_of(*read_table(path))
+    except ValueError as error:
+        raise ValueError(f"heads/{head_id}/{path.name}: {error}") from None
 
 
 def _require_columns(file: str, found: list[str], columns: list[str]) -> None:

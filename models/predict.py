@@ -22,6 +22,7 @@ from models import prediction as shape
 from models.package import Head, Package, Specification, compares
 from models.scores.about import BANDS, INPUTS
 from models.scores.score import ReferenceScore
+from models.uncertainty import METHOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,26 @@ class Verdict:
     reason: str | None = None
 
 
-def verdict_on(spec: Specification, record: PatientRecord, row: FeatureRow) -> Verdict:
-    """Whether the model applies to the patient at this moment, and enough is known."""
-    manifest = spec.manifest
-    if record.deceased_at is not None and record.deceased_at <= row.as_of:
+def index_row(spec: Specification, record: PatientRecord, now: FeatureRow) -> FeatureRow:
+    """The features the model sees: those at the moment of the set the question is asked of.
+
+    A model of sets learned from what was known when they were complete; days later the same set
+    must give the same answer. Other models see what is known now.
+    """
+    if now.set_time is None or now.set_time == now.as_of:
+        return now
+    return spec.features.compute(record, now.set_time)
+
+
+def verdict_on(
+    spec: Specification, record: PatientRecord, row: FeatureRow, *, now: FeatureRow | None = None
+) -> Verdict:
+    """Whether the model applies to the patient at this moment, and enough is known.
+
+    `row`: what the model sees; `now`: what is known when asked, which says who is in scope.
+    """
+    manifest, now = spec.manifest, now or row
+    if record.deceased_at is not None and record.deceased_at <= now.as_of:
         return Verdict("not-eligible", "deceased")
     if manifest.index.kind == "stay":
         if row.index is None:
@@ -44,7 +61,7 @@ def verdict_on(spec: Specification, record: PatientRecord, row: FeatureRow) -> V
             return Verdict("not-eligible", "stay-too-short")
     if manifest.index.kind == "finding" and row.set_time is None:
         return Verdict("not-eligible", "no-recent-set")
-    outside = spec.outside_scope({name: value.value for name, value in row.values.items()})
+    outside = spec.outside_scope({name: value.value for name, value in now.values.items()})
     if outside is not None:
         return Verdict("not-eligible", outside)
     lacking = lacking_minimum(manifest, row)
@@ -113,6 +130,8 @@ def _head(
         reference_risk=head.trees.reference_risk,
         threshold=spec.threshold,
         band=band_of(spec, risk).id,
+        interval=head.uncertainty.interval_at(risk) if head.uncertainty else None,
+        interval_method=METHOD if head.uncertainty else None,
         baseline_risk=head.baseline.risk_of(list(numbers)),
         contributions=_contributions(package, row, points.tolist(), language),
     )

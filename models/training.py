@@ -84,7 +84,7 @@ def train(
     split = split_by_time(known_outcomes(frame), words)
     told = _Told(progress, words) if progress else None
     rounds, margins = cross_fit(spec, split.fit, told)
-    platt = _platt(margins, _events(split.fit))
+    platt = _platt(margins, events_of(split.fit))
     booster = boost(spec, split.fit, rounds=rounds, told=told).booster
     try:
         folded = fold_platt(booster, *platt)
@@ -93,19 +93,20 @@ def train(
             "the features say nothing of the outcome in patients not fitted on "
             f"(calibration slope {platt[0]:.2f})"
         ) from None
-    risks = _predict(folded, _matrix(spec, split.fit))
+    risks = _predict(folded, matrix_of(spec, split.fit))
     return Trained(
         booster=folded,
         baseline=_baseline(spec, split.fit),
-        background=choose_background(_matrix(spec, split.fit), risks),
-        reference=_reference(spec, split.fit, words.seed),
+        background=choose_background(matrix_of(spec, split.fit), risks),
+        reference=reference_sample(spec, split.fit),
         split=split,
         rounds=rounds,
         platt=platt,
     )
 
 
-def _matrix(spec: Specification, frame: pd.DataFrame) -> Floats:
+def matrix_of(spec: Specification, frame: pd.DataFrame) -> Floats:
+    """The model's columns of a cohort frame, (n, columns), NaN missing."""
     return frame[spec.columns].to_numpy(dtype=np.float64)
 
 
@@ -127,7 +128,8 @@ def _with_masked_copy(spec: Specification, rows: Floats) -> Floats:
     return np.vstack([rows, np.where(hidden, np.nan, rows)])
 
 
-def _events(frame: pd.DataFrame) -> Floats:
+def events_of(frame: pd.DataFrame) -> Floats:
+    """Whether the outcome came, 0 or 1 a row."""
     return frame["event"].to_numpy(dtype=np.float64)
 
 
@@ -176,7 +178,7 @@ def cross_fit(spec: Specification, fit: pd.DataFrame, told: _Told | None) -> tup
     rounds = int(np.argmin(losses)) + 1
     margins = np.empty(len(fit))
     for fold, one in enumerate(fits):
-        rows = _matrix(spec, fit[folds == fold])
+        rows = matrix_of(spec, fit[folds == fold])
         margins[folds == fold] = one.booster.inplace_predict(
             rows, iteration_range=(0, rounds), predict_type="margin"
         )
@@ -226,12 +228,12 @@ def boost(
     losses: dict[str, dict[str, list[float]]] = {}
     left_out = []
     if outside is not None:
-        left_out = [(xgb.DMatrix(_matrix(spec, outside), _events(outside)), "outside")]
+        left_out = [(xgb.DMatrix(matrix_of(spec, outside), events_of(outside)), "outside")]
     booster: xgb.Booster = xgb.train(
         parameters,
         xgb.DMatrix(
-            _with_masked_copy(spec, _matrix(spec, fit)),
-            np.tile(_events(fit), 2),
+            _with_masked_copy(spec, matrix_of(spec, fit)),
+            np.tile(events_of(fit), 2),
             weight=np.full(2 * len(fit), 0.5),
         ),
         num_boost_round=rounds,
@@ -251,7 +253,7 @@ def _platt(margins: Floats, events: Floats) -> tuple[float, float]:
 
 
 def _baseline(spec: Specification, fit: pd.DataFrame) -> Logistic:
-    rows, events = _matrix(spec, fit), _events(fit)
+    rows, events = matrix_of(spec, fit), events_of(fit)
     median = np.nanmedian(rows, axis=0)
     median = np.where(np.isnan(median), 0.0, median)
     filled = np.where(np.isnan(rows), median, rows)
@@ -292,9 +294,10 @@ def choose_background(rows: Floats, risks: Floats) -> Floats:
     return rows[order[places]]
 
 
-def _reference(spec: Specification, fit: pd.DataFrame, seed: int) -> pd.DataFrame:
+def reference_sample(spec: Specification, fit: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the fitted part, at most 2,000, that stand for what the package was trained on."""
     size = min(REFERENCE_ROWS, len(fit))
-    return fit[spec.columns].sample(size, random_state=seed)
+    return fit[spec.columns].sample(size, random_state=spec.manifest.training.seed)
 
 
 def write_head(folder: Path, spec: Specification, head_id: str, trained: Trained) -> None:

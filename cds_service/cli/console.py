@@ -37,12 +37,12 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def folder_to_write(path: Path) -> Path:
+def folder_to_write(path: Path, option: str = "--out") -> Path:
     """The folder, made if it is not there; SetupError where it cannot be."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"--out {path}: {error.strerror}") from None
+        raise SetupError(f"{option} {path}: {error.strerror}") from None
     return path
 
 

@@ -9,7 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from cds_service.cli.console import JSON_HELP, folder_to_read, print_json, progress_bar
+from cds_service.cli.console import (
+    JSON_HELP,
+    folder_to_read,
+    folder_to_write,
+    print_json,
+    progress_bar,
+)
+from cds_service.errors import SetupError
 from cds_service.service import all_folders, find_folder
 from cds_service.settings import read_settings
 from models.errors import PackageRefused
@@ -101,21 +108,30 @@ def train(
         Path | None,
         typer.Option("--gate-data", help="Independent Bulk Data whose figures go on the card"),
     ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", help="Folder to keep finished parts in, and to continue from"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train a package from Bulk Data: trees, baseline, background, examples, card, checksums."""
     from cds_service.training_run import train_package
+    from validation.errors import ValidationError
 
     folder = find_folder(model)
     started = time.perf_counter()
-    with progress_bar("patients") as told, progress_bar("rounds") as rounds:
-        done = train_package(
-            folder,
-            folder_to_read(data, "--data"),
-            gate_data=folder_to_read(gate_data, "--gate-data") if gate_data else None,
-            cohort_progress=told,
-            training_progress=rounds,
-        )
+    try:
+        with progress_bar("patients") as told, progress_bar("rounds") as rounds:
+            done = train_package(
+                folder,
+                folder_to_read(data, "--data"),
+                gate_data=folder_to_read(gate_data, "--gate-data") if gate_data else None,
+                cohort_progress=told,
+                training_progress=rounds,
+                work=folder_to_write(work, "--work") if work else None,
+            )
+    except ValidationError as error:
+        raise SetupError(f"the newest part, or the gate, cannot be judged: {error}") from None
     done["seconds"] = round(time.perf_counter() - started, 1)
     done["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     if as_json:
@@ -123,7 +139,13 @@ def train(
         return
     cohort = done["cohort"]
     print(f"{cohort['patients']} patients, {cohort['indexes']} indexes, {cohort['rows']} rows")
+    if done["reused"]:
+        print(f"continued from {work}: {', '.join(done['reused'])}")
     for head, made in done["heads"].items():
+        for reason in made["reasons"]:
+            print(f"{head}: experimental: {reason}")
+        for warning in made["warnings"]:
+            print(f"{head}: warning: {warning}")
         for part in ("test", "gate"):
             if part in made:
                 print(f"{head}, {part}: {_figures(made[part])}")

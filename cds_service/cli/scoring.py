@@ -23,9 +23,9 @@ from cds_service.assess import (
 )
 from cds_service.cards import Setting
 from cds_service.cli.console import JSON_HELP, print_json
-from cds_service.errors import BadRequest, SetupError
+from cds_service.errors import BadRequest, PreconditionFailed, SetupError
 from cds_service.privacy import Privacy
-from cds_service.protocol import decode_call, require_patient
+from cds_service.protocol import decode_call, hook_of, require_patient
 from cds_service.routes.hooks import moment_of
 from cds_service.service import all_folders, find_folder, open_log
 from cds_service.settings import Settings, read_settings
@@ -52,19 +52,27 @@ def score(
     """Score one patient with every model, or with one."""
     settings = read_settings()
     raw = read_input(file, settings.max_body_bytes)
-    packages = _packages(model, settings)
-    answers = [
-        score_one(
-            package, raw, as_of=as_of, language=_language(language, settings), settings=settings
-        )
-        for package in packages
-    ]
+    packages = _answering(_packages(model, settings), raw)
+    spoken = _language(language, settings)
+    scored: list[tuple[Package, Assessment]] = []
+    for package in packages:
+        try:
+            answer = score_one(package, raw, as_of=as_of, language=spoken, settings=settings)
+        except PreconditionFailed as lacking:
+            if len(packages) == 1:
+                raise
+            print(f"varsel: {package.id} cannot be asked: {lacking}", file=sys.stderr)
+        else:
+            scored.append((package, answer))
+    if not scored:
+        raise BadRequest("holds what no model requires", field=file)
+    answers = [answer for _, answer in scored]
     if log:
         _store(answers, settings)
     if as_json:
         print_json([answer.prediction for answer in answers])
         return
-    for package, answer in zip(packages, answers, strict=True):
+    for package, answer in scored:
         setting = Setting(answer.prediction.language, settings.zone, None)
         print(terminal_card(package.manifest, answer.prediction, setting))
         tail = f"prediction {answer.prediction.prediction_id}"
@@ -88,6 +96,13 @@ def _packages(model: str | None, settings: Settings) -> list[Package]:
     if not registry.packages:
         raise SetupError("no model package is fit to score with")
     return list(registry.packages.values())
+
+
+def _answering(packages: list[Package], raw: bytes) -> list[Package]:
+    """The packages that answer a hook request's hook; all of them for a Bundle, or an unknown hook
+    (which is then refused by name)."""
+    hook = hook_of(raw) if _IS_HOOK_REQUEST.search(raw) else None
+    return [p for p in packages if hook in p.manifest.hooks] or packages
 
 
 def read_input(file: str, limit: int) -> bytes:
