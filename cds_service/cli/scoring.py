@@ -33,6 +33,7 @@ from cds_service.terminal import terminal_card
 from fhir_adapters.decode import Gathered, decode_bundle, decode_prefetch
 from fhir_adapters.errors import UnreadableInput
 from models.package import Package
+from models.prediction import Prediction
 from models.registry import admit, load_registry
 
 _GZIP = b"\x1f\x8b"
@@ -49,7 +50,10 @@ def score(
     log: Annotated[bool, typer.Option("--log", help="Write to the prediction log")] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Score one patient with every model, or with one."""
+    """Score one patient with every model that applies, or with one.
+
+    Where none applies, every model says why.
+    """
     settings = read_settings()
     raw = read_input(file, settings.max_body_bytes)
     packages = _answering(_packages(model, settings), raw)
@@ -66,6 +70,7 @@ def score(
             scored.append((package, answer))
     if not scored:
         raise BadRequest("holds what no model requires", field=file)
+    scored = [pair for pair in scored if _says_something(pair[1].prediction)] or scored
     answers = [answer for _, answer in scored]
     if log:
         _store(answers, settings)
@@ -96,6 +101,11 @@ def _packages(model: str | None, settings: Settings) -> list[Package]:
     if not registry.packages:
         raise SetupError("no model package is fit to score with")
     return list(registry.packages.values())
+
+
+def _says_something(prediction: Prediction) -> bool:
+    """Whether the model is for the patient, or one of its safety rules is met."""
+    return prediction.status != "not-eligible" or bool(prediction.rule_alarms)
 
 
 def _answering(packages: list[Package], raw: bytes) -> list[Package]:

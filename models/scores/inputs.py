@@ -107,7 +107,8 @@ def _charlson() -> Iterator[FeatureSpec]:
 
 
 def _surgery() -> Iterator[FeatureSpec]:
-    yield _feature("surgery.planned", "any", PLANNED_SURGERY, window=BEFORE_SURGERY)
+    # counted, not asked for: an answer "no" is an answer about a planned operation too
+    yield _feature("surgery.planned", "count", PLANNED_SURGERY, window=BEFORE_SURGERY)
     yield _feature("surgery.done", "any", "colorectal_resection", window=["as_of - 30 d", "as_of"])
     yield from _last("surgery", BEFORE_SURGERY, urgency="surgery_urgency")
     yield from _last(

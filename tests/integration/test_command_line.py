@@ -220,7 +220,12 @@ def test_models_list_names_every_package(varsel: Varsel) -> None:
     assert "readmission-30d" in listed.out
     assert "SYNTHETIC" in listed.out
     document = varsel("models", "list", "--json").document()
-    assert [m["id"] for m in document["models"]] == ["readmission-30d"]
+    assert [m["id"] for m in document["models"]] == [
+        "copd-deterioration",
+        "crc-surgery",
+        "hf-deterioration",
+        "readmission-30d",
+    ]
     assert document["refused"] == {}
 
 
