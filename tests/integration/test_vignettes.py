@@ -1,0 +1,209 @@
+"""The telemonitoring and surgery packages over HTTP, on their own worked patients."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from cds_service.app import create_app
+from cds_service.settings import Settings
+from fhir_adapters.clock import DAY_S, parse_time, to_iso
+from fhir_adapters.prefetch import answer_queries
+from models.examples import Example, read_example
+from models.package import Package
+from models.registry import BUNDLED, Registry, admit
+
+Resource = dict[str, Any]
+Rows = Callable[[], list[sqlite3.Row]]
+TELE = ("copd-deterioration", "hf-deterioration")
+HIGH, LOW = "04.json", "01.json"
+"""The worked examples are sorted by risk; the last lies above every threshold."""
+
+
+@cache
+def served(model: str) -> Package:
+    return admit(BUNDLED / model, allow_synthetic=True)
+
+
+@pytest.fixture
+def everything(settings: Settings) -> Iterator[TestClient]:
+    """A service with the three packages."""
+    registry = Registry({m: served(m) for m in (*TELE, "crc-surgery")}, {})
+    with TestClient(create_app(settings, registry), raise_server_exceptions=False) as running:
+        yield running
+
+
+def example(model: str, name: str) -> Example:
+    return read_example(served(model).folder / "examples" / name)
+
+
+def request(
+    model: str,
+    name: str,
+    *,
+    later_s: float = 0.0,
+    change: Callable[[list[Resource]], None] | None = None,
+) -> Resource:
+    """A patient-view of a worked example's patient, as the record was known at that moment."""
+    found = example(model, name)
+    as_of = parse_time(found.as_of)
+    resources = [e["resource"] for e in json.loads(bytes(found.bundle))["entry"]]
+    known = [r for r in resources if _begun(r) <= as_of]
+    if change:
+        change(known)
+    patient = next(r for r in known if r["resourceType"] == "Patient")
+    patient.pop("deceasedDateTime", None)
+    templates = {key: q.template for key, q in served(model).manifest.prefetch.items()}
+    return {
+        "hook": "patient-view",
+        "hookInstance": str(uuid.uuid4()),
+        "fhirServer": "https://ehr.example/fhir",
+        "context": {"userId": "Practitioner/demo", "patientId": patient["id"]},
+        "extension": {"dk.varsel.as-of": to_iso(as_of + later_s)},
+        "prefetch": answer_queries([{"resource": r} for r in known], templates, patient),
+    }
+
+
+def _begun(resource: Resource) -> float:
+    """When a resource could have been in the record; what has no time was always there."""
+    period = resource.get("period", {}) or resource.get("effectivePeriod", {})
+    names = ("issued", "effectiveDateTime", "authoredOn", "authored", "recordedDate")
+    said = [resource[name] for name in (*names, "performedDateTime") if name in resource]
+    times = [parse_time(text) for text in (*said, *filter(None, [period.get("start")]))]
+    return max(times, default=float("-inf"))
+
+
+def ask(client: TestClient, model: str, body: Resource) -> list[Resource]:
+    answer = client.post(f"/cds-services/{model}", json=body)
+    assert answer.status_code == 200, answer.text
+    cards: list[Resource] = answer.json()["cards"]
+    return cards
+
+
+# ---- home monitoring ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", TELE)
+def test_a_typical_high_and_a_typical_low(everything: TestClient, rows: Rows, model: str) -> None:
+    """A warning from the model for the one; for the other a logged risk, and no card of it."""
+    high = ask(everything, model, request(model, HIGH))
+    assert any("SYNTETISK MODEL" in card["summary"] for card in high) or any(
+        "### Modellen" in card["detail"] for card in high
+    )
+    assert all("ukendt her" in c["detail"] for c in high if "SYNTETISK MODEL" in c["summary"])
+    low = ask(everything, model, request(model, LOW))
+    assert not any("SYNTETISK MODEL" in card["summary"] for card in low)
+    assert [row["status"] for row in rows()] == ["scored", "scored"]
+
+
+@pytest.mark.parametrize("model", TELE)
+def test_the_same_set_gets_the_same_answer_days_later(
+    everything: TestClient, rows: Rows, model: str
+) -> None:
+    """It sees what was known when the set was complete; nine days later it asks for a new."""
+    for days in (0.0, 3.0, 9.0):
+        ask(everything, model, request(model, HIGH, later_s=days * DAY_S))
+    at_once, later, too_late = rows()
+    risks = [json.loads(row["document"])["heads"][0]["risk"] for row in (at_once, later)]
+    assert risks[0] == risks[1]
+    assert at_once["index_time"] == later["index_time"]
+    assert (too_late["status"], too_late["reason"]) == ("not-eligible", "no-recent-set")
+
+
+def _gasping(model: str) -> Callable[[list[Resource]], None]:
+    """The newest measured saturation, or systolic pressure for heart failure, made dangerous."""
+
+    def change(resources: list[Resource]) -> None:
+        code, value = {"copd-deterioration": ("NPU03011", 79.0)}.get(model, ("DNK05472", 82.0))
+        unit = "%" if model == "copd-deterioration" else "mm[Hg]"
+        patient = next(r["id"] for r in resources if r["resourceType"] == "Patient")
+        newest = max(_begun(r) for r in resources if r["resourceType"] == "Observation")
+        resources.append(
+            {
+                "resourceType": "Observation",
+                "id": "dangerous",
+                "status": "final",
+                "code": {"coding": [{"system": "urn:oid:1.2.208.176.2.1", "code": code}]},
+                "subject": {"reference": f"Patient/{patient}"},
+                "effectiveDateTime": to_iso(newest),
+                "valueQuantity": {
+                    "value": value,
+                    "unit": unit,
+                    "system": "http://unitsofmeasure.org",
+                    "code": unit,
+                },
+            }
+        )
+
+    return change
+
+
+@pytest.mark.parametrize("model", TELE)
+@pytest.mark.parametrize("name", [LOW, HIGH])
+def test_a_hard_rule_alarms_whatever_the_model_says(
+    everything: TestClient, model: str, name: str
+) -> None:
+    """A saturation of 79, a systolic pressure of 82: a critical card, first."""
+    first, *_ = ask(everything, model, request(model, name, change=_gasping(model)))
+    assert first["indicator"] == "critical"
+    assert "Fast sikkerhedsregel" in first["detail"]
+
+
+@pytest.mark.parametrize("model", TELE)
+def test_a_hard_rule_alarms_where_the_model_has_too_little_to_go_on(
+    everything: TestClient, rows: Rows, model: str
+) -> None:
+    """The first set of all: no number, but the alarm."""
+    alarm = _gasping(model)
+
+    def only_this(resources: list[Resource]) -> None:
+        alarm(resources)
+        resources[:] = [
+            r for r in resources if r["resourceType"] != "Observation" or r["id"] == "dangerous"
+        ]
+
+    first, *others = ask(everything, model, request(model, HIGH, change=only_this))
+    assert first["indicator"] == "critical"
+    assert any("ikke beregnet" in card["summary"] for card in others)
+    assert rows()[0]["status"] == "insufficient-data"
+
+
+# ---- surgery --------------------------------------------------------------------------------
+
+
+def test_five_outcomes_stand_on_one_card(everything: TestClient, rows: Rows) -> None:
+    (card,) = ask(everything, "crc-surgery", request("crc-surgery", HIGH))
+    heads = json.loads(rows()[0]["document"])["heads"]
+    assert {"mort90", "compl30", "reop30", "readm30"} <= {head["head"] for head in heads}
+    assert all(f"{100 * head['risk']:.1f}".replace(".", ",") in card["detail"] for head in heads)
+    assert card["detail"].count("til orientering") <= 1
+
+
+def test_a_card_is_shown_once_for_an_assessment(everything: TestClient, rows: Rows) -> None:
+    """At the second opening of the chart nothing is new; the log says why no card left."""
+    first = ask(everything, "crc-surgery", request("crc-surgery", HIGH))
+    second = ask(everything, "crc-surgery", request("crc-surgery", HIGH, later_s=DAY_S))
+    assert (len(first), second) == (1, [])
+    assert [row["returned"] for row in rows()] == ["card", "shown-before"]
+
+
+def test_a_card_is_shown_again_where_a_band_has_changed(everything: TestClient, rows: Rows) -> None:
+    """The record was corrected: a woman of forty, not a man of 97; the risk of a leak is usual."""
+
+    def another(resources: list[Resource]) -> None:
+        for resource in resources:
+            if resource["resourceType"] == "Patient":
+                resource |= {"birthDate": "1985-01-01", "gender": "female"}
+
+    assert ask(everything, "crc-surgery", request("crc-surgery", HIGH))
+    ask(everything, "crc-surgery", request("crc-surgery", HIGH, change=another))
+    bands = [{h["head"]: h["band"] for h in json.loads(row["document"])["heads"]} for row in rows()]
+    assert bands[0] != bands[1]
+    assert [row["returned"] for row in rows()] == ["card", "card"]
