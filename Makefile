@@ -16,7 +16,7 @@ define install
 	@printf '#!/bin/sh\nexec "%s/$(BIN)/python" -m cds_service "$$@"\n' "$(CURDIR)" > $(BIN)/varsel && chmod +x $(BIN)/varsel
 endef
 
-.PHONY: help setup run test test-all check format lock bench openapi clean
+.PHONY: help setup run test test-all check format lock bench bench-models openapi clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,9 @@ format: setup ## mend what can be mended by itself
 
 bench: setup ## stages and whole requests against the floor, in one run
 	$(BIN)/python -m tests.bench.hook
+
+bench-models: setup ## train on public real outcomes and hold the figures against the published ones
+	@$(BIN)/python -m tests.bench.outcomes bench
 
 openapi: setup ## write openapi/ anew
 	$(BIN)/varsel openapi
