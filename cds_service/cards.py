@@ -193,9 +193,10 @@ def _risk_summary(
     ]
     for kept in range(len(said), 0, -1):
         more = texts.and_more.format(n=len(said) - kept) if kept < len(said) else ""
-        summary = f"{title}{'; '.join(said[:kept])}{more}{end}"
-        if len(summary) <= LONGEST_SUMMARY:
-            return summary
+        for start in (title, ""):
+            summary = f"{start}{'; '.join(said[:kept])}{more}{end}"
+            if len(summary) <= LONGEST_SUMMARY:
+                return summary
     return f"{said[0]}{end}"
 
 
@@ -399,7 +400,7 @@ def _missing_line(manifest: words.Manifest, prediction: Prediction, setting: Set
     if not labels:
         return ""
     named = ", ".join(
-        label[:1].lower() + label[1:] if label[1:2].islower() else label
+        label[:1].lower() + label[1:] if label.split()[0][1:].islower() else label
         for label in labels[:MOST_MISSING]
     )
     more = len(labels) - MOST_MISSING
@@ -498,12 +499,13 @@ def said_rule(alarm: RuleAlarm, setting: Setting) -> str:
 
 def _safety_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
     texts, what = setting.texts, said_rule(alarm, setting)
-    summary = f"{what}. {alarm.action}"
+    action = (alarm.action or "").rstrip(".")
+    summary = f"{what}. {action}"
     return _card(
         manifest,
         setting,
         summary=summary if len(summary) <= LONGEST_SUMMARY else what,
-        detail=f"{what}. **{alarm.action}.**\n\n{texts.rule_detail}",
+        detail=f"{what}. **{action}.**\n\n{texts.rule_detail}",
         indicator=alarm.indicator,
         topic=f"rule{alarm.rule}",
     )
