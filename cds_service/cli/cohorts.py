@@ -18,8 +18,6 @@ from cds_service.errors import SetupError
 from cds_service.service import find_folder
 from models.cohort import Cohort, build_cohort
 from models.package import read_specification
-from models.synthetic import GENERATORS
-from models.synthetic.bulk import write_bulk_data
 
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 Out = Annotated[Path, typer.Option("--out", help="Where to write")]
@@ -33,6 +31,9 @@ def synth(
     as_json: Json = False,
 ) -> None:
     """Write a SYNTHETIC cohort as FHIR Bulk Data (NDJSON), the same for the same seed."""
+    from models.synthetic import GENERATORS
+    from models.synthetic.bulk import write_bulk_data
+
     if model not in GENERATORS:
         raise SetupError(f"no generator for {model}; there are: {', '.join(GENERATORS)}")
     with progress_bar("patients") as told:
