@@ -7,7 +7,7 @@ affair. Called by `varsel cohort synth`.
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,6 +97,14 @@ def _write(patient: Drawn, files: Mapping[str, IO[bytes]], counts: dict[str, int
     for kind, line in patient.resources:
         files[kind].write(line + b"\n")
         counts[kind] += 1
+
+
+def truth_row(truth: Mapping[str, str | float | None], times: Collection[str]) -> tuple[str, ...]:
+    """One patient's truth as text: `times` in UTC, risks and days in full, empty for none."""
+    return tuple(
+        truth_time(value) if name in times and not isinstance(value, str) else truth_cell(value)
+        for name, value in truth.items()
+    )
 
 
 def truth_cell(value: str | float | None) -> str:

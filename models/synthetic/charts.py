@@ -14,7 +14,7 @@ import numpy as np
 
 from models.synthetic import codings
 from models.synthetic.anchors import load_anchors
-from models.synthetic.bulk import Drawn, Generator, truth_cell, truth_time
+from models.synthetic.bulk import Drawn, Generator, truth_row
 from models.synthetic.fhir_lines import (
     HOUR_S,
     MOST_CHOICES,
@@ -79,17 +79,11 @@ def draw_patients(seed: int, n: int) -> Iterator[SyntheticPatient]:
 TIME_FIELDS: Final = ("index_start", "index_end", "readmitted_at", "died_at")
 
 
-def truth_row(truth: Truth) -> tuple[str, ...]:
-    """The truth as text: times in UTC, risks and days in full, empty where there is none."""
-    return tuple(
-        truth_time(value) if name in TIME_FIELDS else truth_cell(value)
-        for name, value in truth._asdict().items()
-    )
-
-
 def _draw(seed: int, n: int) -> Iterator[Drawn]:
     for patient in draw_patients(seed, n):
-        yield Drawn(patient.patient_id, patient.resources, [truth_row(patient.truth)])
+        yield Drawn(
+            patient.patient_id, patient.resources, [truth_row(patient.truth._asdict(), TIME_FIELDS)]
+        )
 
 
 READMISSION: Final = Generator(

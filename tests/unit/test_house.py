@@ -348,7 +348,7 @@ def test_secret_settings_are_named_where_privacy_is_told() -> None:
     assert [name for name in secrets if f"VARSEL_{name.upper()}" not in page] == []
 
 
-@pytest.mark.parametrize("folder", [p.parent for p in ROOT.glob("models/*/manifest.toml")])
+@pytest.mark.parametrize("folder", sorted(p.parent for p in ROOT.glob("models/*/manifest.toml")))
 def test_every_feature_of_a_model_stands_in_its_specification(folder: Path) -> None:
     """A clinician signs off the specification, not the manifest."""
     manifest = read_manifest(folder)

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from models.synthetic import codings
-from models.synthetic.bulk import Drawn, Generator, truth_cell, truth_time
+from models.synthetic.bulk import Drawn, Generator, truth_row
 from models.synthetic.charts import rows
 from models.synthetic.fhir_lines import Choices
 from models.synthetic.surgery.after import resources_after
@@ -157,17 +157,11 @@ def truth_of(chart: Chart) -> Truth:
     )
 
 
-def truth_row(truth: Truth) -> tuple[str, ...]:
-    """The truth as text: times in UTC, risks in full, empty where there is none."""
-    return tuple(
-        truth_time(value) if name in TIME_FIELDS else truth_cell(value)
-        for name, value in truth._asdict().items()
-    )
-
-
 def _draw(seed: int, n: int) -> Iterator[Drawn]:
     for patient in draw_patients(seed, n):
-        yield Drawn(patient.patient_id, patient.resources, [truth_row(patient.truth)])
+        yield Drawn(
+            patient.patient_id, patient.resources, [truth_row(patient.truth._asdict(), TIME_FIELDS)]
+        )
 
 
 SURGERY: Final = Generator(
