@@ -26,12 +26,11 @@ from fhir_adapters.record import PatientRecord
 from models.package import Package
 from models.predict import (
     head_predictions,
-    implausible_alarms,
     index_row,
     index_time,
     missing_features,
     reference_scores,
-    safety_alarms,
+    rule_alarms,
     verdict_on,
 )
 from models.prediction import ModelRef, Prediction
@@ -113,10 +112,7 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         )
         if eligible
         else [],
-        rule_alarms=[
-            *safety_alarms(package.manifest, row, question.language),
-            *implausible_alarms(row, question.language),
-        ],
+        rule_alarms=rule_alarms(package.manifest, row, now=now, language=question.language),
         troubles=_troubles(record),
     )
     setting = Setting(question.language, question.zone, question.page_url)

@@ -235,10 +235,28 @@ def implausible_alarms(row: FeatureRow, language: str) -> list[shape.RuleAlarm]:
     return [_alarm(fact, language) for fact in row.implausible]
 
 
+def rule_alarms(
+    manifest: words.Manifest, row: FeatureRow, *, now: FeatureRow, language: str
+) -> list[shape.RuleAlarm]:
+    """Every alarm that stands, whatever the model says or cannot say: hard rules first.
+
+    Both what is known `now` and what the model sees (`row`) can raise one: an answer sent after
+    the measurements is as true as they are, and an alarm of the set stands as long as the set.
+    """
+    rows = (now,) if row is now else (now, row)
+    found = [a for seen in rows for a in safety_alarms(manifest, seen, language)]
+    found += [a for seen in rows for a in implausible_alarms(seen, language)]
+    first: dict[tuple[str, str], shape.RuleAlarm] = {}
+    for alarm in found:
+        moment = "" if alarm.kind == "safety" else alarm.time
+        first.setdefault((alarm.rule, moment), alarm)
+    return list(first.values())
+
+
 def safety_alarms(
     manifest: words.Manifest, row: FeatureRow, language: str
 ) -> list[shape.RuleAlarm]:
-    """An alarm for every hard rule that is met, whatever the model says or cannot say."""
+    """An alarm for every hard rule that is met."""
     found = (_safety_alarm(manifest, rule, row, language=language) for rule in manifest.rules)
     return [alarm for alarm in found if alarm is not None]
 

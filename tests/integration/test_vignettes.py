@@ -175,6 +175,34 @@ def test_a_hard_rule_alarms_where_the_model_has_too_little_to_go_on(
     assert rows()[0]["status"] == "insufficient-data"
 
 
+@pytest.mark.parametrize("model", TELE)
+def test_a_hard_rule_sees_what_came_after_the_set(everything: TestClient, model: str) -> None:
+    """The form is often filled in after measuring; severe breathlessness there alarms all the same.
+
+    The model's own answer to the set stays what it was.
+    """
+
+    def form_sent_later(resources: list[Resource]) -> None:
+        patient = next(r["id"] for r in resources if r["resourceType"] == "Patient")
+        newest = max(_begun(r) for r in resources if r["resourceType"] == "Observation")
+        link = served(model).manifest.answers["symptom_dyspnoea"].link_ids[0]
+        resources[:] = [r for r in resources if r["resourceType"] != "QuestionnaireResponse"]
+        resources.append(
+            {
+                "resourceType": "QuestionnaireResponse",
+                "id": "later",
+                "status": "completed",
+                "subject": {"reference": f"Patient/{patient}"},
+                "authored": to_iso(newest + 1200.0),
+                "item": [{"linkId": link, "answer": [{"valueInteger": 3}]}],
+            }
+        )
+
+    cards = ask(everything, model, request(model, LOW, later_s=3600.0, change=form_sent_later))
+    assert cards[0]["indicator"] == "critical"
+    assert "Svær åndenød" in cards[0]["summary"]
+
+
 # ---- surgery --------------------------------------------------------------------------------
 
 
