@@ -18,6 +18,7 @@ from cds_service import docs
 from cds_service.assess import read_prediction
 from cds_service.cards import (
     Setting,
+    head_words,
     lacking_texts,
     said_alarm,
     said_rule,
@@ -34,7 +35,7 @@ from cds_service.texts import PAGE_TEXTS, TEXTS
 from cds_service.web import service_of
 from cds_service.wording import capital, day_and_time, number, printable, shown_unit
 from models.package import Package
-from models.prediction import FeatureContribution, Missing, Prediction, RuleAlarm
+from models.prediction import FeatureContribution, HeadPrediction, Missing, Prediction, RuleAlarm
 
 router = APIRouter(tags=["Explanations"])
 InService = Annotated[Service, Depends(service_of)]
@@ -109,6 +110,13 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
 
     words = PAGE_TEXTS[language]
 
+    def outcome(head: HeadPrediction) -> str:
+        """Which outcome a risk is of, where there are several."""
+        if package is None:
+            return head.outcome
+        several = len(package.manifest.heads) > 1
+        return head_words(package.manifest, head).title.in_language(language) if several else ""
+
     def missing_text(missing: Missing) -> str:
         status, _, why = missing.reason.partition(" ")
         return f"{words.statuses[status]} {why}".strip()
@@ -124,6 +132,7 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         heads=[(head, shown, shown_features(head, shown)) for head, shown in heads],
         alarm_text=lambda alarm: _alarm_text(alarm, setting),
         missing_text=missing_text,
+        outcome=outcome,
         score_text=lambda score: say_score(score, setting),
         uncertainty_text=lambda interval: say_uncertainty(interval, setting),
         percent=lambda risk: number(100 * risk, 1, language),

@@ -212,6 +212,9 @@ def test_five_outcomes_stand_on_one_card(everything: TestClient, rows: Rows) -> 
     assert {"mort90", "compl30", "reop30", "readm30"} <= {head["head"] for head in heads}
     assert all(f"{100 * head['risk']:.1f}".replace(".", ",") in card["detail"] for head in heads)
     assert card["detail"].count("til orientering") <= 1
+    page = everything.get("/explanations/" + card["links"][0]["url"].rsplit("/", 1)[1]).text
+    titles = {h.id: h.title.da for h in served("crc-surgery").manifest.heads}
+    assert all(f"<h2>{titles[head['head']]}</h2>" in page for head in heads)
 
 
 def test_a_card_is_shown_once_for_an_assessment(everything: TestClient, rows: Rows) -> None:
