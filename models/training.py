@@ -17,10 +17,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pandas as pd
-import xgboost as xgb
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
+from models.engines import xgboost as xgb
 from models.errors import TrainingRefused
 from models.logistic import Logistic
 from models.manifest import Training

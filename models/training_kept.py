@@ -19,9 +19,9 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 import pandas as pd
-import xgboost as xgb
 
 from models.cohort import Cohort
+from models.engines import xgboost as xgb
 from models.logistic import read_logistic
 from models.package import Specification, read_table
 from models.refits import Refits

@@ -12,29 +12,15 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import xgboost as xgb
 from numpy.typing import NDArray
 
+from models.engines import tree_explainer
+from models.engines import xgboost as xgb
+
 Matrix = NDArray[np.float64]
-
-
-def _import_shap() -> Any:
-    """shap without matplotlib, which it would import for plots that serving never draws."""
-    drawn = sys.modules.get("matplotlib")
-    sys.modules["matplotlib"] = None  # type: ignore[assignment]
-    try:
-        import shap
-    finally:
-        if drawn is None:
-            del sys.modules["matplotlib"]
-        else:
-            sys.modules["matplotlib"] = drawn
-    return shap
 
 
 class Trees:
@@ -46,7 +32,7 @@ class Trees:
         background = background.astype(np.float32).astype(np.float64)
         self.booster = booster
         self.columns = columns
-        self._explainer = _import_shap().TreeExplainer(
+        self._explainer = tree_explainer()(
             booster,
             data=background,
             feature_perturbation="interventional",
