@@ -18,7 +18,7 @@ import msgspec
 from fhir_adapters.clock import OPEN, UNDATED
 from fhir_adapters.decode import COMPLETE, NOT_ASKED, QueryAnswer, Trouble
 
-FactStatus = Literal["ok", "implausible", "refused-unit"]
+FactStatus = Literal["ok", "implausible", "refused-unit", "bound"]
 
 
 class Fact(msgspec.Struct, frozen=True, gc=False):
@@ -29,7 +29,8 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     have no number and for numbers that may not be used (`status` says why, `original` and `unit`
     what stood there). `tags` are what `where` in a feature can ask for; a tag with `?` in front
     means that the record does not say. `limits`: the patient's own alarm limits stated with a
-    measurement, by name (`red-low` ...), in the concept's unit.
+    measurement, by name (`red-low` ...), in the concept's unit. `bound`: the comparator of a number
+    that is no value but a bound (status `bound`; `value` is the bound): `<`, `<=`, `>=` or `>`.
     """
 
     concept: str
@@ -44,6 +45,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     code: str = ""
     tags: frozenset[str] = frozenset()
     limits: tuple[tuple[str, float], ...] = ()
+    bound: str = ""
 
 
 class Contact(msgspec.Struct, frozen=True, gc=False):

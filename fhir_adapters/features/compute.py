@@ -8,26 +8,25 @@ is only given where the record was asked and could have said otherwise.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-
-import msgspec
 
 from fhir_adapters.clock import COPENHAGEN, DAY_S, HOUR_S, OPEN, UNDATED, age_in_years, to_datetime
 from fhir_adapters.codes import code_table
 from fhir_adapters.errors import LanguageError
+from fhir_adapters.features.bounds import ends_of, said, same, tried, tried_derived
 from fhir_adapters.features.derived import DERIVED, FORMULAS
 from fhir_adapters.features.language import (
     USABLE,
     Anchors,
     FeatureSpec,
-    FeatureStatus,
     Moment,
     in_order,
     parse_span,
     parse_window,
 )
 from fhir_adapters.features.recipes import CONCLUDES_NONE, RECIPES, Finding, Selection
+from fhir_adapters.features.row import Ends, FeatureRow, FeatureValue
 from fhir_adapters.record import Fact, PatientRecord, Stay
 from fhir_adapters.sets import SetRule, set_times
 from fhir_adapters.stays import (
@@ -47,50 +46,6 @@ STAY_ATTRIBUTES = frozenset({"acute", "days", "weekday", "reason"})
 LIMIT_ATTRIBUTES = frozenset({"red-low", "red-high", "yellow-low", "yellow-high"})
 LONGEST_SERIES = 12
 MOST_SOURCES = 12
-
-
-class FeatureValue(msgspec.Struct, frozen=True, gc=False):
-    """One feature of one patient at one moment.
-
-    `value` is in the feature's unit; None where there is none, and then `status` and `reason` say
-    why. `time` is when the newest finding behind it held (seconds), `sources` the resources it
-    rests on, `original` and `unit` what stood there before conversion, `series` the last values
-    with their times, oldest first.
-    """
-
-    name: str
-    value: float | None
-    status: FeatureStatus
-    reason: str | None = None
-    time: float | None = None
-    sources: tuple[str, ...] = ()
-    code: str | None = None
-    original: float | None = None
-    unit: str | None = None
-    baseline: float | None = None
-    series: tuple[tuple[float, float], ...] = ()
-    findings: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureRow:
-    """All features of one patient at one moment, and the stay or set the question is about.
-
-    `set_time`: when the newest set of findings was complete, where the question is asked of one and
-    it is new enough. `implausible`: newest measurements of their kind that cannot be right, or that
-    mean danger.
-    """
-
-    as_of: float
-    index: Stay | None
-    values: Mapping[str, FeatureValue]
-    implausible: tuple[Fact, ...]
-    set_time: float | None = None
-
-    def numbers(self, names: Sequence[str]) -> list[float]:
-        """The values in an order, NaN for those that may not be used."""
-        found = (self.values[name] for name in names)
-        return [math.nan if v.value is None else v.value for v in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +187,11 @@ class FeatureSet:
         )
         values: dict[str, FeatureValue] = {}
         implausible: dict[tuple[str, float], Fact] = {}
+        bounds: dict[str, Ends] = {}
         for compiled in self._compiled:
-            values[compiled.spec.name] = self._value(compiled, at, values, implausible)
+            values[compiled.spec.name] = self._value(compiled, at, values, implausible, bounds)
         set_time = self._set_time(record, as_of)
-        return FeatureRow(as_of, index, values, tuple(implausible.values()), set_time)
+        return FeatureRow(as_of, index, values, tuple(implausible.values()), set_time, bounds)
 
     def _set_time(self, record: PatientRecord, as_of: float) -> float | None:
         times = set_times(record, self.set_rule, as_of) if self.set_rule else []
@@ -257,6 +213,7 @@ class FeatureSet:
         at: _At,
         values: Mapping[str, FeatureValue],
         implausible: dict[tuple[str, float], Fact],
+        bounds: dict[str, Ends],
     ) -> FeatureValue:
         spec = compiled.spec
         if spec.recipe == "patient":
@@ -264,7 +221,10 @@ class FeatureSet:
         if spec.recipe == "index":
             return _of_index(spec, at)
         if spec.from_:
-            return _derived(spec, [values[name] for name in spec.from_])
+            parts = [values[name] for name in spec.from_]
+            if bounds and not bounds.keys().isdisjoint(spec.from_):
+                return _derived_of_bounds(spec, parts, bounds)
+            return _derived(spec, parts)
         window = _window(compiled.window, at.anchors)
         if window is None:
             return FeatureValue(spec.name, None, "missing", reason="no index stay")
@@ -275,6 +235,8 @@ class FeatureSet:
             if newest_unusable.start > newest:
                 key = (newest_unusable.concept, newest_unusable.start)
                 implausible[key] = newest_unusable
+        if unusable and any(fact.status == "bound" for fact in unusable):
+            return _of_bounds(compiled, at, selection, unusable, bounds)
         found = RECIPES[spec.recipe](selection, spec)
         only_unusable = newest_unusable is not None and not selection.facts
         if found is not None and not only_unusable:
@@ -454,6 +416,40 @@ def _measured(compiled: _Compiled, selection: Selection, found: Finding) -> Feat
     )
 
 
+def _of_bounds(
+    compiled: _Compiled,
+    at: _At,
+    selection: Selection,
+    unusable: list[Fact],
+    bounds: dict[str, Ends],
+) -> FeatureValue:
+    """A feature with bounds in its window: its answer where no bound can change it, else why none.
+
+    Where there is none, `bounds` gets the lowest and highest it can be.
+    """
+    spec = compiled.spec
+    held = [fact for fact in unusable if fact.status == "bound"]
+    found = tried(selection, held, spec)
+    numbers = [None if one is None else one.value for one in found]
+    if same(numbers):
+        if found[0] is not None:
+            return _measured(compiled, selection, found[0])
+        return _nothing(compiled, at, selection, None)
+    bounds[spec.name] = ends_of(numbers)
+    newest = held[-1]
+    return FeatureValue(
+        name=spec.name,
+        value=None,
+        status="missing",
+        reason=said(newest),
+        time=newest.start,
+        sources=(newest.source,),
+        code=newest.code or None,
+        original=newest.original,
+        unit=newest.unit or None,
+    )
+
+
 def _shown_time(fact: Fact) -> float:
     """When a finding held, for showing: a stay by its end, all else by its start."""
     return fact.end if fact.concept == "stay" and fact.end < OPEN else fact.start
@@ -559,3 +555,23 @@ def _derived(spec: FeatureSpec, made_from: list[FeatureValue]) -> FeatureValue:
         series=head.series,
         findings=head.findings,
     )
+
+
+def _derived_of_bounds(
+    spec: FeatureSpec, made_from: list[FeatureValue], bounds: dict[str, Ends]
+) -> FeatureValue:
+    """A derived feature some part of which is known by its ends only."""
+    numbers = [bounds.get(v.name, v.value) for v in made_from]
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return _derived(spec, made_from)
+    found = tried_derived(known, DERIVED[spec.recipe][1], spec)
+    if not same(found) or found[0] is None:
+        bounds[spec.name] = ends_of(found)
+        return _derived(spec, made_from)
+    bounded = next(v for v in made_from if v.name in bounds)
+    sources = tuple(dict.fromkeys(s for v in made_from for s in v.sources))[:MOST_SOURCES]
+    return FeatureValue(spec.name, found[0], "measured", time=bounded.time, sources=sources)
+
+
+__all__ = ["FeatureRow", "FeatureSet", "FeatureValue"]

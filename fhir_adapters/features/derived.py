@@ -46,6 +46,11 @@ def difference(x: Sequence[float], _: FeatureSpec) -> float | None:
     return x[0] - x[1]
 
 
+def scaled(x: Sequence[float], spec: FeatureSpec) -> float | None:
+    """The value times `factor` plus `offset`: into the unit a model was trained in elsewhere."""
+    return x[0] * (spec.factor or 0.0) + spec.offset
+
+
 def ratio(x: Sequence[float], _: FeatureSpec) -> float | None:
     """The first over the second; missing where the second is 0."""
     return x[0] / x[1] if x[1] else None
@@ -92,6 +97,7 @@ DERIVED: Mapping[str, tuple[int, Derived]] = {
     "outside": (1, outside),
     "at_least": (1, at_least),
     "below": (1, below),
+    "scaled": (1, scaled),
     "difference": (2, difference),
     "ratio": (2, ratio),
     "product": (2, product),

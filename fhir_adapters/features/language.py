@@ -74,6 +74,8 @@ class FeatureSpec(
     expected_every: str | None = None
     stale_after: str | None = None
     limit: float | None = None
+    factor: float | None = None
+    offset: float = 0.0
     low: float | None = None
     high: float | None = None
     formula: str | None = None
@@ -105,6 +107,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "shortfall": ("limit",),
     "at_least": ("limit",),
     "below": ("limit",),
+    "scaled": ("factor",),
     "formula": ("formula",),
     "charlson": ("variant",),
     "missed": ("expected_every",),

@@ -17,6 +17,9 @@ ALARM_LIMITS: Mapping[str | None, str] = {"RAL": "red", "GAL": "yellow"}
 ALARM_LIMIT_SYSTEM = "1.2.208.184.100.1"
 """MedCom's code for the kind of a reference range, as the national telemedicine platform sends it
 (implementation guide of FUT infrastructure, seen 2026-11): red and yellow alarm limits."""
+BELOW = frozenset({"<", "<="})
+COMPARATORS = BELOW | {">", ">="}
+"""FHIR R4, http://hl7.org/fhir/R4/valueset-quantity-comparator.html: a modifier of the number."""
 UCUM = "http://unitsofmeasure.org"
 YES = frozenset({"373066001", "LA33-6", "Y", "true", "52101004"})  # SNOMED CT, LOINC, v2-0136
 NO = frozenset({"373067005", "LA32-8", "N", "false", "2667000"})
@@ -71,6 +74,7 @@ def _add(
         worth = _worth(reading, part, concept, own_unit)
         if worth is not None:
             value, status, original, unit = worth
+            quantity = part.value_quantity
             reading.add(
                 Fact(
                     concept,
@@ -84,6 +88,7 @@ def _add(
                     source=source,
                     code=code,
                     tags=tags,
+                    bound=(quantity.comparator or "") if quantity and status == "bound" else "",
                     limits=_own_limits(reading, part, concept, own_unit)
                     if part.reference_range
                     else (),
@@ -152,7 +157,25 @@ def _quantity(reading: Reading, q: r.Quantity, concept: str, own_unit: str | Non
     converted = to_concept_unit(q.value, unit, reading.table.concept(concept), own_unit)
     if converted.value is None:
         return None, "refused-unit", q.value, unit or ""
+    if q.comparator is not None:
+        return _bounded(reading, converted.value, concept, q, unit or "")
     return _judged(reading, converted.value, concept, q.value, unit or "")
+
+
+def _bounded(reading: Reading, value: float, concept: str, q: r.Quantity, unit: str) -> _Worth:
+    """A bound, not a value; implausible where all it allows is.
+
+    A comparator FHIR R4 does not have leaves the number without a meaning: it is no value either.
+    """
+    if q.comparator not in COMPARATORS:
+        return None, "bound", q.value, unit
+    known = reading.table.concept(concept)
+    low, high = known.plausible_low, known.plausible_high
+    if q.comparator in BELOW:
+        out = low is not None and (value < low or (value == low and q.comparator == "<"))
+    else:
+        out = high is not None and (value > high or (value == high and q.comparator == ">"))
+    return value, "implausible" if out else "bound", q.value, unit
 
 
 def _judged(reading: Reading, value: float, concept: str, original: float, unit: str) -> _Worth:

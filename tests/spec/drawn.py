@@ -153,13 +153,15 @@ def _one_of(words: list[str], allowed: str, otherwise: str) -> str:
 
 
 def _quantity(text: str) -> Resource:
-    """`6.4 mmol/L`, `6.4`, `72 "slag/min"` (unit as text only), `true`, `code 373066001`."""
+    """`6.4 mmol/L`, `6.4`, `<70 %`, `72 "slag/min"` (unit as text), `true`, `code 373066001`."""
     number, _, unit = text.partition(" ")
     if number == "code":
         return {"valueCodeableConcept": coded(unit)}
     if number in ("true", "false"):
         return {"valueBoolean": number == "true"}
-    quantity: Resource = {"value": float(number)}
+    comparator = "".join(sign for sign in number if sign in "<>=~")
+    quantity: Resource = {"value": float(number.removeprefix(comparator))}
+    quantity |= {"comparator": comparator} if comparator else {}
     if unit.startswith('"'):
         quantity["unit"] = unit.strip('"')
     elif unit:

@@ -52,6 +52,35 @@ def test_arithmetic(recipe: str, answer: float) -> None:
     assert it(table, feature) == answer
 
 
+def test_a_value_is_scaled_into_the_unit_a_model_was_trained_in() -> None:
+    """168 umol/L of creatinine are 1.9 mg/dL (113.12 g/mol); 37 degrees Celsius are 98.6 F."""
+    table = """
+        Observation | creatinine  | 2026-11-20 08:00 | 168 umol/L
+        Observation | temperature | 2026-11-20 08:00 | 37 Cel
+    """
+    creatinine = """
+        [creatinine]
+        recipe = "last"
+        of = ["creatinine"]
+        [it]
+        recipe = "scaled"
+        from = ["creatinine"]
+        factor = 0.011312
+    """
+    temperature = """
+        [temperature]
+        recipe = "last"
+        of = ["temperature"]
+        [it]
+        recipe = "scaled"
+        from = ["temperature"]
+        factor = 1.8
+        offset = 32
+    """
+    assert it(table, creatinine) == pytest.approx(1.900416)
+    assert it(table, temperature) == pytest.approx(98.6)
+
+
 def test_one_missing_part_makes_the_whole_missing_and_says_why() -> None:
     """No diastolic: no pulse pressure, for the same reason."""
     feature = f'{PRESSURES}[it]\nrecipe = "difference"\nfrom = ["systolic", "diastolic"]'

@@ -1,0 +1,172 @@
+"""Chapter 14: measurements that are bounds, "< 4 mg/L" and "> 8 %", outside what can be measured.
+
+FHIR R4 calls Quantity.comparator a modifier: the actual value is less, or greater, than the number.
+"""
+
+import math
+
+import pytest
+
+from fhir_adapters.features.bounds import UNKNOWN
+from tests.spec.drawn import it, row, value
+
+CRP = """
+    Observation | CRP | 2026-11-17 08:00 | 210 mg/L
+    Observation | CRP | 2026-11-19 08:00 | 40 mg/L
+    Observation | CRP | 2026-11-20 08:00 | <4 mg/L
+"""
+WEEK = 'of = ["crp"]\nwindow = ["as_of - 7 d", "as_of"]'
+
+
+@pytest.mark.parametrize(
+    ("recipe", "answer"),
+    [
+        ("last", "missing"),
+        ("min", "missing"),
+        ("mean", "missing"),
+        ("change", "missing"),
+        ("first", 210.0),
+        ("max", 210.0),
+        ("median", 40.0),
+        ("count", 3.0),
+        ("any", 1.0),
+    ],
+)
+def test_a_bound_is_no_value_but_counts_where_it_cannot_change_the_answer(
+    recipe: str, answer: float | str
+) -> None:
+    """The newest is below 4, nobody knows how far; the highest is 210 whatever it is."""
+    assert it(CRP, f'recipe = "{recipe}"\n{WEEK}') == answer
+
+
+def test_an_older_value_never_stands_for_a_newest_bound() -> None:
+    """HbA1c was 50; now it is above what the method measures, and 50 would be untrue."""
+    table = """
+        Observation | NPU27300 | 2026-06-01 08:00 | 50 mmol/mol
+        Observation | NPU27300 | 2026-11-20 08:00 | >130 mmol/mol
+    """
+    found = value(table, 'recipe = "last"\nof = ["hba1c"]')
+    assert (found.value, found.status) == (None, "missing")
+    assert found.reason == "outside the measuring range: > 130 mmol/mol"
+    assert (found.original, found.unit) == (130.0, "mmol/mol")
+    assert found.time is not None
+    assert found.sources
+
+
+def test_a_newer_value_answers_an_older_bound() -> None:
+    table = """
+        Observation | CRP | 2026-11-19 08:00 | <4 mg/L
+        Observation | CRP | 2026-11-20 08:00 | 12 mg/L
+    """
+    assert it(table, f'recipe = "last"\n{WEEK}') == 12.0
+    assert it(table, f'recipe = "max"\n{WEEK}') == 12.0
+    assert it(table, f'recipe = "gain"\n{WEEK}') == "missing"
+
+
+@pytest.mark.parametrize(
+    ("stated", "reaches", "over"),
+    [
+        (">39 Cel", 1.0, "missing"),
+        (">=38 Cel", 1.0, "missing"),
+        ("<38 Cel", 0.0, 0.0),
+        ("<=38 Cel", "missing", 0.0),
+        ("<39 Cel", "missing", "missing"),
+    ],
+)
+def test_what_only_asks_for_a_limit_is_answered_where_the_bound_decides_it(
+    stated: str, reaches: float | str, over: float | str
+) -> None:
+    """Above 39 is at least 38, but how far above 38 nobody knows; below 38 is 0 above."""
+    table = f"Observation | temperature | 2026-11-20 08:00 | {stated}"
+    last = '[t]\nrecipe = "last"\nof = ["temperature"]\n'
+    assert it(table, f'{last}[it]\nrecipe = "at_least"\nlimit = 38\nfrom = ["t"]') == reaches
+    assert it(table, f'{last}[it]\nrecipe = "excess"\nlimit = 38\nfrom = ["t"]') == over
+
+
+@pytest.mark.parametrize(
+    ("stated", "hardest_below", "hardest_above"),
+    [
+        ("<70 %", math.nextafter(70.0, 0.0), 50.0),
+        ("<=70 %", 70.0, 50.0),
+        (">95 %", 100.0, math.nextafter(95.0, 100.0)),
+    ],
+)
+def test_a_rule_is_met_where_all_that_a_bound_allows_meets_it(
+    stated: str, hardest_below: float, hardest_above: float
+) -> None:
+    """Below 70 is certainly at most 88; the ends reach no further than what can be at all."""
+    table = f"Observation | saturation | 2026-11-20 08:00 | {stated}"
+    found = row(table, '[spo2]\nrecipe = "last"\nof = ["spo2"]')
+    assert found.numbers(["spo2"]) == pytest.approx([math.nan], nan_ok=True)
+    assert found.at_worst("spo2", "<=") == hardest_below
+    assert found.at_worst("spo2", ">") == hardest_above
+    assert found.at_worst("spo2", "==") is None
+
+
+def test_a_fall_from_the_usual_is_at_least_what_the_bound_says() -> None:
+    """Usually 94, now below 70: a fall of more than 24."""
+    table = """
+        Observation | saturation | 2026-10-05 08:00 | 94 %
+        Observation | saturation | 2026-10-12 08:00 | 94 %
+        Observation | saturation | 2026-11-20 08:00 | <70 %
+    """
+    found = row(
+        table,
+        """
+        [usual]
+        recipe = "baseline_median"
+        of = ["spo2"]
+        baseline = ["as_of - 12 w", "as_of - 8 d"]
+        [now]
+        recipe = "last"
+        of = ["spo2"]
+        window = ["as_of - 8 d", "as_of"]
+        [fall]
+        recipe = "difference"
+        from = ["usual", "now"]
+        """,
+    )
+    assert found.values["fall"].value is None
+    assert found.at_worst("fall", ">=") == pytest.approx(24.0)
+
+
+def test_a_bound_that_allows_only_what_cannot_be_is_implausible() -> None:
+    """A saturation below 45: the measurement or the patient is to be checked, now."""
+    table = "Observation | saturation | 2026-11-20 08:00 | <45 %"
+    found = row(table, '[spo2]\nrecipe = "last"\nof = ["spo2"]')
+    assert found.values["spo2"].status == "implausible"
+    assert [fact.value for fact in found.implausible] == [45.0]
+
+
+@pytest.mark.parametrize("stated", ["<950 mg/L", "<4 mg/L"])
+def test_a_bound_beyond_one_limit_still_allows_what_can_be(stated: str) -> None:
+    """Below 950 may be anything; no alarm is raised for it."""
+    found = row(
+        f"Observation | CRP | 2026-11-20 08:00 | {stated}", f'[it]\nrecipe = "last"\n{WEEK}'
+    )
+    assert not found.implausible
+    assert found.values["it"].status == "missing"
+
+
+def test_a_comparator_that_fhir_does_not_have_leaves_the_number_without_meaning() -> None:
+    found = row("Observation | CRP | 2026-11-20 08:00 | ~40 mg/L", f'[it]\nrecipe = "last"\n{WEEK}')
+    assert found.values["it"].value is None
+    assert found.bounds["it"] == UNKNOWN
+
+
+def test_part_of_a_panel_can_be_a_bound() -> None:
+    """A systolic pressure above 250 in a blood pressure panel."""
+    table = "Observation | blood pressure | 2026-11-20 08:00 | | part 8480-6 >250 mm[Hg]"
+    found = row(table, '[sbp]\nrecipe = "last"\nof = ["sbp"]')
+    assert found.values["sbp"].value is None
+    assert found.at_worst("sbp", ">") == math.nextafter(250.0, math.inf)
+
+
+def test_many_bounds_of_a_month_do_not_hide_the_newest_value() -> None:
+    """Nine times below 4, then 12: the newest is 12, the median below 4."""
+    days = [f"Observation | CRP | 2026-11-{d:02} 08:00 | <4 mg/L" for d in range(10, 19)]
+    table = "\n".join([*days, "Observation | CRP | 2026-11-20 08:00 | 12 mg/L"])
+    month = 'of = ["crp"]\nwindow = ["as_of - 30 d", "as_of"]'
+    assert it(table, f'recipe = "last"\n{month}') == 12.0
+    assert it(table, f'recipe = "median"\n{month}') == "missing"
+    assert it(table, f'recipe = "count"\n{month}') == 10.0
