@@ -2,6 +2,8 @@
 
     ModelError
     ├── PackageRefused    a package's files, manifest or examples do not hold: not admitted
+    ├── SignatureRefused  a key, a list of publishers or a signature that does not hold
+    ├── ServedOnly        a head that can be served, asked for what it does not have
     ├── TrainingRefused   a cohort that cannot be trained on
     └── UnknownModel      nobody offers the model that was asked for
 
@@ -22,6 +24,14 @@ class PackageRefused(ModelError):
         super().__init__(f"{model_id}: {fault}")
         self.model_id = model_id
         self.fault = fault
+
+
+class SignatureRefused(ModelError):
+    """A key, a list of publishers or a signature that does not hold. The message says what."""
+
+
+class ServedOnly(ModelError):
+    """A head that can be served, and neither trained nor validated. The message names the field."""
 
 
 class TrainingRefused(ModelError):

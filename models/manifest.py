@@ -6,11 +6,14 @@ their windows are checked by the feature language when the package is compiled.
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from string import Formatter
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,10 +21,14 @@ from fhir_adapters.features.language import FeatureSpec, Text
 from fhir_adapters.outcomes import OutcomeRule
 from fhir_adapters.sets import SetRule
 from fhir_adapters.stays import StayRule
-from models.errors import PackageRefused
+from models.errors import PackageRefused, ServedOnly
 from models.scores.about import ABOUT
 
 SCHEMA_VERSION = 1
+UNDECIDED = "DECIDE"
+"""How a text begins that `varsel models init` leaves to a person; none may be left."""
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+"""What a head or ranking may be called: it names a folder."""
 Indicator = Literal["info", "warning", "critical"]
 Comparison = Literal["<", "<=", ">", ">=", "=="]
 Hook = Literal["encounter-discharge", "patient-view"]
@@ -135,8 +142,10 @@ class Head(_Part, frozen=True):
 
     `says`: the sentence's verb phrase ("genindlægges akut inden for 30 dage"). `threshold`: the
     risk from which a card is shown. `bands` by rising `from_risk`, the first from 0. `rule`: what
-    counts as the outcome in later data. `role`: a head for context stands on the card of another
-    and neither brings one nor moves its indicator. `applies_if`: which patients it is for.
+    counts as the outcome in later data; a head without one can be served and nothing else. `kind`:
+    boosted trees (`booster.ubj`) or a logistic model (`logistic.json`). `role`: a head for context
+    stands on the card of another and neither brings one nor moves its indicator. `applies_if`:
+    which patients it is for.
     """
 
     id: str
@@ -147,9 +156,47 @@ class Head(_Part, frozen=True):
     threshold: float
     bands: list[Band]
     threshold_source: str
-    rule: OutcomeRule
+    outcome_rule: OutcomeRule | None = msgspec.field(name="rule", default=None)
+    kind: Literal["trees", "logistic"] = "trees"
     role: Literal["card", "context"] = "card"
     applies_if: Condition | None = None
+
+    @property
+    def rule(self) -> OutcomeRule:
+        """What counts as the outcome in later data; ServedOnly where nobody said."""
+        if self.outcome_rule is None:
+            raise ServedOnly(
+                f"heads.{self.id}.rule is not there: what counts as the outcome is not said, so "
+                "the head can be served, and neither trained nor validated"
+            )
+        return self.outcome_rule
+
+
+class RankedClass(_Part, frozen=True):
+    """One of the classes of a ranking, in the order of the booster's.
+
+    `says`: the verb phrase of its sentence ("genindlægges inden for 30 dage"), where it has one.
+    """
+
+    id: str
+    label: Text
+    says: Text | None = None
+
+
+class Ranking(_Part, frozen=True):
+    """Several classes of which one will be true, ranked by probability (`multi:softprob`).
+
+    `shown`: how many of the classes a card lists. `card_from`: the probability of the first from
+    which a card is shown. A card of a ranking is for information only.
+    """
+
+    id: str
+    outcome: str
+    title: Text
+    classes: list[RankedClass]
+    shown: int
+    card_from: float
+    horizon_days: int | None = None
 
 
 class OverrideReason(_Part, frozen=True):
@@ -174,28 +221,64 @@ class CohortRule(_Part, frozen=True):
     stays: Literal["every", "first"] = "every"
 
 
+MOST_CANDIDATES = 24
+"""Combinations a search may try: each costs as many fits as there are folds, and the more are tried
+on the same folds, the more the best of them is best by luck (docs/training.md)."""
+
+
+class Search(_Part, frozen=True):
+    """Values to choose among within the part fitted on, every one with every other.
+
+    What is not named here keeps its value in `[training]`.
+    """
+
+    max_depth: list[Annotated[int, msgspec.Meta(ge=1)]] = []
+    min_child_weight: list[Annotated[float, msgspec.Meta(ge=0)]] = []
+    learning_rate: list[Annotated[float, msgspec.Meta(gt=0, le=1)]] = []
+    reg_lambda: list[Annotated[float, msgspec.Meta(ge=0)]] = []
+    subsample: list[Annotated[float, msgspec.Meta(gt=0, le=1)]] = []
+    colsample_bytree: list[Annotated[float, msgspec.Meta(gt=0, le=1)]] = []
+
+    def __post_init__(self) -> None:
+        lists = [values for values in self.values.values() if values]
+        if not lists:
+            raise ValueError("nothing to choose among")
+        if any(len(set(values)) < len(values) for values in lists):
+            raise ValueError("a value stands twice in a list")
+        if math.prod(map(len, lists)) > MOST_CANDIDATES:
+            raise ValueError(f"more than {MOST_CANDIDATES} combinations")
+
+    @property
+    def values(self) -> dict[str, list[float]]:
+        """The lists by the name of their setting."""
+        return {name: list(getattr(self, name)) for name in self.__struct_fields__}
+
+
 class Training(_Part, frozen=True):
     """How the package was trained, so that anybody can train it again.
 
     `folds`: into how many parts patients are cut to choose the rounds and to calibrate, each part
     by the trees of all others.
+    What is not said is for few events: shallow trees, slowly learned, strongly penalised.
+    `search`: settings chosen among within the part fitted on (`models/tuning.py`).
     `mask_share`: the share of values hidden at random in the copy of the rows that is fitted beside
     them, of each feature alone and of each category together, so that a value nobody sent weighs
     as little as can be.
     """
 
-    seed: int
-    rounds: int
-    learning_rate: float
-    max_depth: int
-    min_child_weight: float
-    subsample: float
-    colsample_bytree: float
-    reg_lambda: float
-    early_stopping_rounds: int
+    seed: int = 0
+    rounds: int = 400
+    learning_rate: float = 0.04
+    max_depth: int = 2
+    min_child_weight: float = 20.0
+    subsample: float = 0.8
+    colsample_bytree: float = 0.6
+    reg_lambda: float = 10.0
+    early_stopping_rounds: int = 40
     test_share: float = 0.25
     folds: int = 5
     mask_share: float = 0.0
+    search: Search | None = None
 
 
 class Manifest(_Part, frozen=True):
@@ -214,10 +297,11 @@ class Manifest(_Part, frozen=True):
     features: list[FeatureSpec]
     scope: list[ScopeRule]
     minimum: list[Minimum]
-    heads: list[Head]
     override_reasons: list[OverrideReason]
     override_system: str
-    training: Training
+    heads: list[Head] = []
+    rankings: list[Ranking] = []
+    training: Training = Training()
     rules: list[SafetyRule] = []
     reference_scores: list[str] = []
     cohort: CohortRule = CohortRule()
@@ -233,7 +317,9 @@ class Manifest(_Part, frozen=True):
 def parse_manifest(text: str, model_id: str) -> Manifest:
     """The manifest a TOML text says; PackageRefused names the word that is wrong."""
     try:
-        manifest = msgspec.convert(tomllib.loads(text), Manifest)
+        words = tomllib.loads(text)
+        _require_decided(model_id, words)
+        manifest = msgspec.convert(words, Manifest)
     except tomllib.TOMLDecodeError as error:
         raise PackageRefused(model_id, f"manifest.toml is not TOML: {error}") from None
     except msgspec.ValidationError as error:
@@ -242,15 +328,56 @@ def parse_manifest(text: str, model_id: str) -> Manifest:
     return manifest
 
 
+def folder_id(folder: Path) -> str:
+    """The id a package's folder stands for: `ID`, or the `ID` of `ID/VERSION`.
+
+    A version begins with a digit, an id does not.
+    """
+    return folder.parent.name if is_version(folder) else folder.name
+
+
+def is_version(folder: Path) -> bool:
+    """Whether a folder is one version's among others of its id."""
+    return folder.name[:1].isdigit()
+
+
+def _require_decided(model_id: str, words: dict[str, Any]) -> None:
+    """Raise PackageRefused naming the first field that was left to a person and is not decided."""
+    undecided = list(_undecided("", words))
+    if undecided:
+        more = f", and {len(undecided) - 1} more" if len(undecided) > 1 else ""
+        raise PackageRefused(
+            model_id, f"manifest.toml: {undecided[0]} is not decided yet ({UNDECIDED} …){more}"
+        )
+
+
+def _undecided(path: str, value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value.startswith(UNDECIDED):
+        yield path
+    elif isinstance(value, dict):
+        for key, inside in value.items():
+            yield from _undecided(f"{path}.{key}".lstrip("."), inside)
+    elif isinstance(value, list):
+        for place, inside in enumerate(value):
+            named = inside.get("name") or inside.get("id") if isinstance(inside, dict) else None
+            yield from _undecided(f"{path}.{place if named is None else named}", inside)
+
+
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of a package folder."""
+    """The manifest of a package folder, which is named by its id, or `ID/VERSION`."""
+    model_id = folder_id(folder)
     try:
         text = (folder / "manifest.toml").read_text(encoding="utf-8")
     except OSError as error:
-        raise PackageRefused(folder.name, f"manifest.toml: {error.strerror}") from None
+        raise PackageRefused(model_id, f"manifest.toml: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise PackageRefused(folder.name, "manifest.toml is not UTF-8") from None
-    return parse_manifest(text, folder.name)
+        raise PackageRefused(model_id, "manifest.toml is not UTF-8") from None
+    manifest = parse_manifest(text, model_id)
+    if is_version(folder) and folder.name != manifest.version:
+        raise PackageRefused(
+            model_id, f"the folder is {folder.name}, the manifest says version {manifest.version}"
+        )
+    return manifest
 
 
 def _check(m: Manifest, model_id: str) -> None:
@@ -269,7 +396,7 @@ def _check(m: Manifest, model_id: str) -> None:
     for name in m.reference_scores:
         if name not in ABOUT:
             raise PackageRefused(model_id, f"reference_scores: no score is called {name!r}")
-    _check_heads(model_id, m.heads)
+    _check_heads(model_id, m)
     _check_unique(model_id, "reference_scores", m.reference_scores)
     _check_unique(model_id, "rules", [rule.id for rule in m.rules])
     _check_unique(model_id, "categories", [category.id for category in m.categories])
@@ -289,14 +416,31 @@ def _named_features(m: Manifest) -> list[str]:
     ]
 
 
-def _check_heads(model_id: str, heads: list[Head]) -> None:
-    if not heads:
-        raise PackageRefused(model_id, "heads: there is none")
-    if all(head.role == "context" for head in heads):
+def _check_heads(model_id: str, m: Manifest) -> None:
+    if not m.heads and not m.rankings:
+        raise PackageRefused(model_id, "heads: there is none, and no ranking")
+    if m.heads and all(head.role == "context" for head in m.heads):
         raise PackageRefused(model_id, "heads: one must have the role card")
-    _check_unique(model_id, "heads", [head.id for head in heads])
-    for head in heads:
+    ids = [*(head.id for head in m.heads), *(ranking.id for ranking in m.rankings)]
+    _check_unique(model_id, "heads and rankings", ids)
+    for name in ids:
+        if not _ID.fullmatch(name):
+            raise PackageRefused(model_id, f"heads: {name!r} cannot name a folder")
+    for head in m.heads:
         _check_head(model_id, head)
+    for ranking in m.rankings:
+        _check_ranking(model_id, ranking)
+
+
+def _check_ranking(model_id: str, ranking: Ranking) -> None:
+    where = f"rankings.{ranking.id}"
+    if len(ranking.classes) < 2:
+        raise PackageRefused(model_id, f"{where}.classes: there must be two or more")
+    if not 1 <= ranking.shown <= len(ranking.classes):
+        raise PackageRefused(model_id, f"{where}.shown must be 1 to {len(ranking.classes)}")
+    if not 0.0 <= ranking.card_from < 1.0:
+        raise PackageRefused(model_id, f"{where}.card_from must lie between 0 and 1")
+    _check_unique(model_id, f"{where}.classes", [one.id for one in ranking.classes])
 
 
 def _check_unique(model_id: str, where: str, ids: list[str]) -> None:
