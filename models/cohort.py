@@ -4,7 +4,10 @@ An index is a moment the question could have been asked at: the end of a stay, o
 The features come from the same `FeatureSet.compute` that serves hooks; the verdict on who counts
 from the same `verdict_on`. The frame has one row per index: `patient`, `index_time`, the model's
 columns (NaN missing), and per head `state:<head>` (event, no-event, competing, censored,
-not-applicable) and `days:<head>` to the event.
+not-applicable) and `days:<head>` to the event. Asked for, the package's reference scores stand
+beside them, of the same record at the same moment: `score:<name>` (points, or the risk of a score
+that has none) and `score-risk:<name>` (0 to 1); NaN where the score does not apply, lacks an input,
+or gives no risk.
 """
 
 from __future__ import annotations
@@ -31,16 +34,22 @@ from models.errors import TrainingRefused
 from models.manifest import Head
 from models.package import Specification
 from models.predict import applies, verdict_on
+from models.scores.score import ReferenceScore
 
 
 @dataclass(frozen=True, slots=True)
 class CohortRow:
-    """One index that counts: values in the order of the columns, outcomes in that of the heads."""
+    """One index that counts: values in the order of the columns, outcomes in that of the heads.
+
+    `scores`: points and risk of each reference score in the package's order; empty where they
+    were not asked for.
+    """
 
     patient: str
     index_time: float
     values: list[float]
     outcomes: list[Outcome]
+    scores: list[float]
 
 
 @dataclass(slots=True)
@@ -70,17 +79,26 @@ def build_cohort(
     folder: Path,
     *,
     data_until: float | None = None,
+    with_scores: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
     """The cohort of a folder of Bulk Data NDJSON.
 
     `data_until`: where the data end; by default the export's own time, else its newest resource.
-    `progress` is told patients done and patients in all. Raises UnreadableInput for a folder that
-    is no Bulk Data, TrainingRefused for a package whose question has no index of its own.
+    `with_scores`: compute the package's reference scores too, for comparison. `progress` is told
+    patients done and patients in all. Raises UnreadableInput for a folder that is no Bulk Data,
+    TrainingRefused for a package whose question has no index of its own.
     """
     index = index_bulk_data(folder)
     until = data_until or index.until or _newest(read_patients(index))
-    return cohort_of(spec, read_patients(index), until, total=len(index), progress=progress)
+    return cohort_of(
+        spec,
+        read_patients(index),
+        until,
+        total=len(index),
+        with_scores=with_scores,
+        progress=progress,
+    )
 
 
 def _newest(patients: Iterable[tuple[str, Gathered]]) -> float:
@@ -94,6 +112,7 @@ def cohort_of(
     data_until: float,
     *,
     total: int,
+    with_scores: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Cohort:
     """The cohort of patients one by one."""
@@ -109,7 +128,7 @@ def cohort_of(
         except UnreadableInput:
             excluded["patient unreadable"] += 1
             continue
-        for found in _indexes(spec, record, data_until):
+        for found in _indexes(spec, record, data_until, with_scores=with_scores):
             indexes += 1
             if isinstance(found, CohortRow):
                 rows.append(found)
@@ -119,11 +138,12 @@ def cohort_of(
             progress(done, total)
     if progress:
         progress(done, total)
-    return Cohort(_frame(spec, rows), done, indexes, dict(excluded.most_common()))
+    frame = _frame(spec, rows, with_scores=with_scores)
+    return Cohort(frame, done, indexes, dict(excluded.most_common()))
 
 
 def _indexes(
-    spec: Specification, record: PatientRecord, data_until: float
+    spec: Specification, record: PatientRecord, data_until: float, *, with_scores: bool
 ) -> Iterator[CohortRow | str]:
     """Every index the cohort takes, as a row or as the reason it does not count."""
     later = Later(record, spec.manifest.stay, data_until)
@@ -136,7 +156,23 @@ def _indexes(
             yield f"insufficient data: {verdict.reason}"
         else:
             outcomes = [_outcome(head, later, row, moment) for head in spec.manifest.heads]
-            yield CohortRow(record.patient_id, moment, row.numbers(spec.columns), outcomes)
+            scores = _scores(spec, record, moment) if with_scores else []
+            yield CohortRow(record.patient_id, moment, row.numbers(spec.columns), outcomes, scores)
+
+
+def _scores(spec: Specification, record: PatientRecord, moment: float) -> list[float]:
+    """Points and risk of every reference score of the package, one score after the other."""
+    found = spec.scores.every(record, moment) if spec.scores else []
+    return [number for score in found for number in (_ranked(score), _or_nan(score.risk))]
+
+
+def _ranked(score: ReferenceScore) -> float:
+    """What a score puts patients in order by: points, or risk where it has no points."""
+    return _or_nan(score.risk if score.points is None else score.points)
+
+
+def _or_nan(number: float | None) -> float:
+    return math.nan if number is None else float(number)
 
 
 def _outcome(head: Head, later: Later, row: FeatureRow, moment: float) -> Outcome:
@@ -179,8 +215,11 @@ def _taken_stays(spec: Specification, record: PatientRecord, data_until: float) 
     return (admissions or stays)[:1]
 
 
-def _frame(spec: Specification, rows: list[CohortRow]) -> pd.DataFrame:
-    frame = pd.DataFrame([row.values for row in rows], columns=spec.columns, dtype="float64")
+def _frame(spec: Specification, rows: list[CohortRow], *, with_scores: bool) -> pd.DataFrame:
+    named = spec.manifest.reference_scores if with_scores else []
+    columns = [*spec.columns, *(f"{kind}:{n}" for n in named for kind in ("score", "score-risk"))]
+    numbers = [row.values + row.scores for row in rows]
+    frame = pd.DataFrame(numbers, columns=columns, dtype="float64")
     frame.insert(0, "patient", [row.patient for row in rows])
     frame.insert(
         1, "index_time", pd.to_datetime([to_datetime(r.index_time) for r in rows], utc=True)

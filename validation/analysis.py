@@ -15,6 +15,7 @@ import pandas as pd
 
 from validation import resampling, statistics
 from validation.cohort import Cohort, FlowStep, Sample, sample_of, select_cohort
+from validation.comparison import Comparator, Comparison, compare
 from validation.resampling import MEASURES, Floats, Progress, Weighted
 from validation.statistics import Statistic
 
@@ -31,13 +32,15 @@ class Validation:
     """Everything the report shows, exact and unmasked.
 
     `calibration_groups`, `calibration_curve`, `decision_curve` and `distribution` are the tables
-    behind the figures; `at_thresholds` holds the proportions at each card threshold; `first` and
-    `last` are the earliest and latest index time analysed.
+    behind the figures; `at_thresholds` holds the proportions at each card threshold, `comparisons`
+    the published scores beside the model; `first` and `last` are the earliest and latest index
+    time analysed.
     """
 
     flow: tuple[FlowStep, ...]
     statistics: tuple[Statistic, ...]
     at_thresholds: Mapping[float, tuple[Statistic, ...]]
+    comparisons: tuple[Comparison, ...]
     calibration_groups: pd.DataFrame
     calibration_curve: pd.DataFrame
     decision_curve: pd.DataFrame
@@ -60,6 +63,7 @@ def validate(
     *,
     thresholds: Sequence[float],
     excluded: Mapping[str, int],
+    comparators: Sequence[Comparator] = (),
     bootstrap: int = DEFAULT_DRAWS,
     seed: int = 0,
     progress: Progress = silent,
@@ -67,8 +71,9 @@ def validate(
     """How well the risks held: flow, discrimination, calibration, decision curve, distribution.
 
     `frame` is described in `validation.cohort`; `thresholds` are the card thresholds (0 to 1);
-    `excluded` is what the caller left out before, as reason and count; `bootstrap` is the number
-    of draws. The same frame and seed give the same figures. Raises `InvalidFrame`, and
+    `excluded` is what the caller left out before, as reason and count; `comparators` are the
+    published scores to compare with, which the frame has columns of; `bootstrap` is the number of
+    draws. The same frame and seed give the same figures. Raises `InvalidFrame`, and
     `TooFewEvents` under ten patients with or without the outcome.
     """
     cohort = select_cohort(frame, excluded)
@@ -85,6 +90,10 @@ def validate(
             *_with_death_as_event(cohort, draws=bootstrap, seed=seed, progress=progress),
         ),
         at_thresholds={t: tuple(statistics.at_threshold(sample, t)) for t in thresholds},
+        comparisons=tuple(
+            compare(cohort, one, draws=bootstrap, seed=seed, progress=progress)
+            for one in comparators
+        ),
         calibration_groups=statistics.calibration_groups(sample),
         calibration_curve=statistics.calibration_curve(sample),
         decision_curve=_decision_curve(sample, drawn),

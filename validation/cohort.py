@@ -11,6 +11,9 @@ The input is a frame with one row per prediction:
     risk         float, above 0, below 1   the predicted risk, not percent
     state        str                       one of `STATES`, the state of the outcome
 
+    score:<id>   float, NaN            a published score, where all of it is known (may be absent)
+    score-risk:<id>  float, NaN        the risk it gives (may be absent)
+
 Other columns are ignored. A missing value in any of the four is an error, never a "no event".
 """
 
@@ -30,6 +33,9 @@ COMPETING: Final = "competing"
 CENSORED: Final = "censored"
 PENDING: Final = "pending"
 STATES: Final = (EVENT, NO_EVENT, COMPETING, CENSORED, PENDING)
+
+SCORE: Final = "score:"
+RISK_OF_SCORE: Final = "score-risk:"
 
 NOT_ANALYSED: Final[Mapping[str, str]] = {
     PENDING: "outcome still pending: follow-up not complete",
@@ -117,7 +123,7 @@ def sample_of(cohort: Cohort, *, death_as_event: bool = False) -> Sample:
 
 
 def check_frame(frame: pd.DataFrame) -> pd.DataFrame:
-    """The four columns with the right types; `InvalidFrame` names the first that is wrong."""
+    """The columns with the right types; `InvalidFrame` names the first that is wrong."""
     for column in ("patient", "index_time", "risk", "state"):
         if column not in frame.columns:
             raise InvalidFrame(column, "is absent")
@@ -129,8 +135,13 @@ def check_frame(frame: pd.DataFrame) -> pd.DataFrame:
             "index_time": _times(frame["index_time"]),
             "risk": _risks(frame["risk"]),
             "state": _states(frame["state"]),
+            **{str(name): _numbers(frame[name]) for name in frame.columns if _is_score(name)},
         }
     )
+
+
+def _is_score(name: object) -> bool:
+    return str(name).startswith((SCORE, RISK_OF_SCORE))
 
 
 def _times(column: pd.Series) -> pd.Series:
@@ -142,13 +153,17 @@ def _times(column: pd.Series) -> pd.Series:
 
 def _risks(column: pd.Series) -> pd.Series:
     """Risks strictly between 0 and 1: of exactly 0 or 1 the log-odds are infinite."""
-    try:
-        risks = column.astype(np.float64)
-    except (ValueError, TypeError) as error:
-        raise InvalidFrame("risk", "not every row is a number") from error
+    risks = _numbers(column)
     if outside := int((~((risks > 0) & (risks < 1))).sum()):
         raise InvalidFrame("risk", f"{outside} rows not above 0 and below 1")
     return risks
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    try:
+        return column.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise InvalidFrame(str(column.name), "not every row is a number") from error
 
 
 def _states(column: pd.Series) -> pd.Series:

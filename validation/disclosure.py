@@ -17,6 +17,7 @@ import pandas as pd
 
 from validation.analysis import Validation
 from validation.cohort import FlowStep
+from validation.comparison import Comparison
 from validation.statistics import Statistic
 
 SMALLEST_SHOWN: Final = 5
@@ -32,6 +33,7 @@ class Shown:
     flow: tuple[FlowStep, ...]
     statistics: tuple[Statistic, ...]
     at_thresholds: Mapping[float, tuple[Statistic, ...]]
+    comparisons: tuple[Comparison, ...]
     calibration_groups: pd.DataFrame
     calibration_curve: pd.DataFrame
     decision_curve: pd.DataFrame
@@ -39,8 +41,10 @@ class Shown:
 
     @property
     def all_statistics(self) -> list[Statistic]:
-        """Those of the whole sample, then those at each threshold."""
-        return [*self.statistics, *(s for at in self.at_thresholds.values() for s in at)]
+        """Those of the whole sample, then those at each threshold and of each comparison."""
+        at_thresholds = (s for at in self.at_thresholds.values() for s in at)
+        compared = (s for c in self.comparisons for s in (c.share, *c.statistics))
+        return [*self.statistics, *at_thresholds, *compared]
 
 
 def hide_small_counts(validation: Validation) -> Shown:
@@ -53,6 +57,14 @@ def hide_small_counts(validation: Validation) -> Shown:
             threshold: hide_small_statistics(together)
             for threshold, together in validation.at_thresholds.items()
         },
+        comparisons=tuple(
+            replace(
+                one,
+                share=hide_small_statistics([one.share])[0],
+                statistics=hide_small_statistics(one.statistics),
+            )
+            for one in validation.comparisons
+        ),
         calibration_groups=hide_small_groups(validation.calibration_groups),
         calibration_curve=validation.calibration_curve,
         decision_curve=hide_small_flagged(validation.decision_curve),

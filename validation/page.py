@@ -21,6 +21,7 @@ import pandas as pd
 from validation import disclosure, plots
 from validation.analysis import DEATH_AS_EVENT, Validation
 from validation.cohort import FlowStep
+from validation.comparison import Comparison
 from validation.disclosure import Shown
 from validation.statistics import MIN_PATIENTS, Statistic
 
@@ -67,8 +68,39 @@ LABELS: Final[Mapping[str, Label]] = {
         "percent": True,
     },
     "ppv": {"text": "Had the outcome, of those flagged (PPV)", "ideal": "", "percent": True},
+    "share_with": {"text": "Predictions with the whole score", "ideal": "", "percent": True},
+    "auroc_of": {"text": "AUROC of the score", "ideal": "", "percent": False},
+    "model_auroc_beside": {
+        "text": "AUROC of the model, same predictions",
+        "ideal": "",
+        "percent": False,
+    },
+    "auroc_difference": {"text": "Model less score", "ideal": "", "percent": False},
+    "observed_expected_of": {
+        "text": "Observed / expected by the score",
+        "ideal": "",
+        "percent": False,
+    },
+    "calibration_slope_of": {
+        "text": "Calibration slope of the score's risk",
+        "ideal": "",
+        "percent": False,
+    },
 }
 """In the order of the page."""
+
+BESIDE_SCORES: Final = """
+Each score is computed from the same record at the same moment as the model's risk, and only where
+every input it needs is known. Score and model are compared on the predictions that have the whole
+score, so the model's AUROC here may differ from the one above. The interval of the difference draws
+patients and measures both in each draw; where it holds 0, the data do not tell which puts the
+patients in the better order.
+
+What this cannot say: whether patients fare better with either; how the two compare in patients
+whose score lacks an input; how well a score does what it was made for, where that is another
+outcome or another time. A score of whole points ties many patients, and ties count half.
+"""
+"""What the comparison can and cannot say."""
 
 
 def build_page(validation: Validation, shown: Shown, about: Mapping[str, Any]) -> str:
@@ -93,6 +125,7 @@ def build_page(validation: Validation, shown: Shown, about: Mapping[str, Any]) -
         decision=_image(plots.draw_decision_curve(shown.decision_curve, list(shown.at_thresholds))),
         distribution=_image(plots.draw_distribution(shown.distribution)),
         sensitivity=_sensitivity(shown.statistics),
+        comparisons=_comparisons(shown.comparisons),
         methods=_methods(validation, shown),
         footer=escape(f"Varsel {about['software_version']}, {about['made_at']}"),
     )
@@ -204,6 +237,32 @@ def _sensitivity(statistics: Sequence[Statistic]) -> str:
     )
 
 
+def _comparisons(comparisons: Sequence[Comparison]) -> str:
+    if not comparisons:
+        return ""
+    tables = "".join(_comparison(one) for one in comparisons)
+    return (
+        f"<section><h2>Beside published scores</h2>{_paragraphs(BESIDE_SCORES)}{tables}</section>"
+    )
+
+
+def _comparison(one: Comparison) -> str:
+    score = one.comparator
+    held = {
+        "outcome": " Its risk is held against the outcome.",
+        "outcome-or-death": " Its risk is held against the outcome or death, whichever came first.",
+        None: " It gives no risk of this outcome; only the order is compared.",
+    }[score.risk_of]
+    made_for = f" Made for: {score.predicts}." if score.predicts else ""
+    about = f"{score.version}.{made_for}{held}"
+    rows = [
+        _row([_label(s, score.id)["text"]], [*_figures(s, score.id)], after=[_basis(s)])
+        for s in (one.share, *one.statistics)
+    ]
+    table = _table(["Statistic"], ["Value", "95 % interval"], rows, after=["Basis"])
+    return f"<h3>{escape(score.label)}</h3><p>{escape(about)}</p>{table}"
+
+
 def _methods(validation: Validation, shown: Shown) -> str:
     methods: dict[str, list[str]] = {}
     for one in _primary(shown.statistics):
@@ -220,20 +279,21 @@ def _methods(validation: Validation, shown: Shown) -> str:
 # Cells
 
 
-def _base(one: Statistic) -> str:
-    """The name in `LABELS`, without prefix and threshold."""
-    return one.name.removeprefix(f"{DEATH_AS_EVENT}_").split("_at_")[0]
+def _base(one: Statistic, score: str = "") -> str:
+    """The name in `LABELS`, without prefix and threshold, and without the score it is of."""
+    name = one.name.removesuffix(f"_{score}") if score else one.name.split("_at_")[0]
+    return name.removeprefix(f"{DEATH_AS_EVENT}_")
 
 
-def _label(one: Statistic) -> Label:
-    return LABELS[_base(one)]
+def _label(one: Statistic, score: str = "") -> Label:
+    return LABELS[_base(one, score)]
 
 
-def _figures(one: Statistic) -> tuple[str, str]:
+def _figures(one: Statistic, score: str = "") -> tuple[str, str]:
     """Value and interval as text; a dash where there is none."""
     if one.value is None or one.low is None or one.high is None:
         return "–", "–"
-    percent = _label(one)["percent"]
+    percent = _label(one, score)["percent"]
     value = _percent(one.value) if percent else _decimal(one.value)
     return value, _span(one.low, one.high, percent=percent)
 

@@ -111,6 +111,7 @@ def _document(validation: Validation, shown: Shown, about: Mapping[str, Any]) ->
         "smallest_count_shown": SMALLEST_SHOWN,
         "flow": [step._asdict() for step in shown.flow],
         "statistics": [asdict(one) for one in shown.all_statistics],
+        "comparisons": [one.comparator._asdict() for one in shown.comparisons],
         "calibration": {
             "groups": _records(tables["calibration_groups"]),
             "curve": _columns(tables["calibration_curve"]),

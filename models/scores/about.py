@@ -133,7 +133,7 @@ BANDS: Mapping[str, Text] = {
 """The bands as each publication names them."""
 
 INPUTS: Mapping[str, Text] = {
-    "acute": Text(da="akut indlæggelse", en="acute admission"),
+    "acute": Text(da="om indlæggelsen er akut", en="whether the admission is acute"),
     "admissions_12m": Text(da="indlæggelser seneste år", en="admissions in the last year"),
     "af": Text(da="atrieflimren", en="atrial fibrillation"),
     "age": Text(da="alder", en="age"),
@@ -173,7 +173,8 @@ INPUTS: Mapping[str, Text] = {
     "nyha": Text(da="NYHA-klasse", en="NYHA class"),
     "on_oxygen": Text(da="ilttilskud eller atmosfærisk luft", en="oxygen or air"),
     "oncology": Text(
-        da="udskrevet fra onkologisk afdeling", en="discharge from an oncology service"
+        da="om patienten udskrives fra onkologisk afdeling",
+        en="whether discharged from an oncology service",
     ),
     "ph": Text(da="pH i arterieblod", en="pH of arterial blood"),
     "procedure": Text(da="procedurer under indlæggelsen", en="procedures in the stay"),

@@ -114,7 +114,7 @@ def _has_vital_signs(patient: Patient) -> bool:
     age = patient.number("patient.age")
     too_young = age is not None and age < NEWS2_AGE
     measured = patient.vital_set[1] is not None
-    return measured and not too_young and patient.yes("patient.pregnant") is not True
+    return measured and not too_young and patient.yes("news2.pregnant") is not True
 
 
 def _is_admitted_adult(patient: Patient) -> bool:

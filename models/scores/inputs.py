@@ -23,7 +23,8 @@ BEFORE_STAY_12M = ["stay.start - 365 d", "stay.start"]
 BEFORE_STAY_6M = ["stay.start - 183 d", "stay.start"]
 ADMISSION_DAY = ["stay.start", "stay.start + 24 h"]
 # A diagnosis counts for five years, as in the bundled models; DECAF and MAGGIC ask for it ever.
-DIAGNOSES = ["as_of - 5 y", "as_of"]
+DIAGNOSES_BACK = "5 y"
+DIAGNOSES = [f"as_of - {DIAGNOSES_BACK}", "as_of"]
 # Measurements before an operation and forms about it, as in the specification of colorectal
 # surgery; measurements for MAGGIC as in that of heart failure.
 BEFORE_SURGERY = ["as_of - 90 d", "as_of"]
@@ -81,14 +82,14 @@ def _patient(name: str) -> FeatureSpec:
 
 def _general() -> Iterator[FeatureSpec]:
     yield from (_patient("age"), _patient("male"))
-    yield _feature(
-        "patient.pregnant", "any", "pregnancy", window=["as_of - 42 w", "as_of"], when="start"
-    )
     yield FeatureSpec("stay.acute", "index", Text(da="akut", en="acute"), attribute="acute")
     yield _feature("stay.admissions_12m", "count", "stay", window=BEFORE_STAY_12M)
 
 
 def _news2() -> Iterator[FeatureSpec]:
+    yield _feature(
+        "news2.pregnant", "any", "pregnancy", window=["as_of - 42 w", "as_of"], when="start"
+    )
     yield from _last("news2", VITAL_SIGNS_WINDOW, **VITAL_SIGNS)
     yield from _last("news2", None, scale_2="news2_scale_2")
 
@@ -103,7 +104,8 @@ def _readmission() -> Iterator[FeatureSpec]:
 
 
 def _charlson() -> Iterator[FeatureSpec]:
-    yield from _any("charlson", DIAGNOSES, **{group: group for group in sorted(GROUPS)})
+    # one feature for all groups, that says whether they are known; which there are: `patient.py`
+    yield _feature("charlson.groups", "count_concepts", sorted(GROUPS), window=DIAGNOSES)
 
 
 def _surgery() -> Iterator[FeatureSpec]:

@@ -13,10 +13,12 @@ from typing import TypeVar
 from fhir_adapters.charlson import GROUPS
 from fhir_adapters.clock import COPENHAGEN, DAY_S, to_datetime
 from fhir_adapters.features.compute import FeatureRow
+from fhir_adapters.features.language import parse_span
 from fhir_adapters.record import PatientRecord
 from fhir_adapters.stays import StayRule, link_stays
 from models.scores.copd import Decaf, Emrcd, Pearl
 from models.scores.heart_failure import Maggic
+from models.scores.inputs import DIAGNOSES_BACK
 from models.scores.news2 import VitalSigns
 from models.scores.readmission import Hospital, Lace, SimplifiedHospital, lace_comorbidity
 from models.scores.score import haemoglobin_g_dl
@@ -34,6 +36,7 @@ from models.scores.surgery import (
 T = TypeVar("T")
 
 HALF_YEAR_S = 183 * DAY_S
+DIAGNOSES_BACK_S = parse_span(DIAGNOSES_BACK, "diagnoses")
 EIGHTEEN_MONTHS_DAYS = 1.5 * 365.25
 
 # What an answer's number stands for; a package maps the options of its form to these numbers.
@@ -131,11 +134,20 @@ class Patient:
 
     @property
     def charlson_groups(self) -> frozenset[str] | None:
-        """The patient's Charlson groups; None where the diagnoses are not all known."""
-        found = {group: self.yes(f"charlson.{group}") for group in GROUPS}
-        if None in found.values():
+        """The patient's Charlson groups; None where the diagnoses are not all known.
+
+        Seventeen features cost more than all else of a score, so one says whether the groups are
+        known (and counts them), and here they are told apart by the same window.
+        """
+        if self.number("charlson.groups") is None:
             return None
-        return frozenset(group for group, there in found.items() if there)
+        as_of, since = self.row.as_of, self.row.as_of - DIAGNOSES_BACK_S
+        return frozenset(
+            group
+            for group in GROUPS
+            for fact in self.record.of(group)
+            if fact.known <= as_of and fact.start <= as_of and fact.end >= since
+        )
 
     @property
     def oncology(self) -> bool | None:

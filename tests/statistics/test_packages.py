@@ -134,4 +134,4 @@ def test_the_demo_serves_every_model() -> None:
 
     registry = open_registry(Settings(profile="demo"))
     assert registry.refused == {}
-    assert set(registry.packages) == {folder.name for folder in FOLDERS}
+    assert {package.id for package in registry.packages.values()} == {f.name for f in FOLDERS}
