@@ -29,6 +29,7 @@ def model_card(manifest: Manifest, metrics: dict[str, Any]) -> str:
         "\n".join(f"- {part.text.en}" for part in manifest.minimum),
         _cohort(metrics),
         _missing(manifest, metrics["missing"]),
+        _rows_of_patients(manifest, metrics["examples"]),
         *(_head(head, metrics["heads"][head.id]) for head in manifest.heads),
         _EXPLANATION,
         _inputs(manifest),
@@ -39,11 +40,16 @@ def model_card(manifest: Manifest, metrics: dict[str, Any]) -> str:
 
 def _facts(manifest: Manifest) -> str:
     training = manifest.training
-    return (
-        f"- **Hooks**: {', '.join(manifest.hooks)}.\n"
-        "- **Model**: gradient-boosted trees (XGBoost), depth "
-        f"{training.max_depth}, monotone constraints, Platt calibration folded into the leaves; "
-        f"seed {training.seed}."
+    depth = "" if training.search else f"depth {training.max_depth}, "
+    said = {
+        "trees": f"gradient-boosted trees (XGBoost), {depth}monotone constraints, Platt "
+        f"calibration folded into the leaves; seed {training.seed}.",
+        "logistic": "penalised logistic regression on standardised features, weights of the signs "
+        "below, Platt calibration folded in; the missing count as the median.",
+    }
+    kinds = dict.fromkeys(head.kind for head in manifest.heads)
+    return f"- **Hooks**: {', '.join(manifest.hooks)}.\n" + "\n".join(
+        f"- **Model**: {said[kind]}" for kind in kinds
     )
 
 
@@ -60,7 +66,8 @@ def _verdict(head: Head, metrics: dict[str, Any]) -> str:
     if metrics["status"] == "experimental":
         said.append(f"**Experimental**: {'; '.join(metrics['reasons'])}.")
     said += [f"**Warning**: {warning}." for warning in metrics["warnings"]]
-    said += [_trees_or_logistic(metrics["trees_minus_logistic"])]
+    if "trees_minus_logistic" in metrics:
+        said += [_trees_or_logistic(metrics["trees_minus_logistic"]), _preferred(head, metrics)]
     return "\n>\n".join(f"> {head.title.en}: {line}" for line in said if line)
 
 
@@ -73,6 +80,16 @@ def _trees_or_logistic(difference: dict[str, float | None]) -> str:
     return (
         "**Trees not clearly better than the logistic model** (AUROC trees - logistic "
         f"{_said(difference, 4)}): the simpler model is as good as can be told, and preferable."
+    )
+
+
+def _preferred(head: Head, metrics: dict[str, Any]) -> str:
+    if metrics["preferred"] == "trees":
+        return ""
+    return (
+        f"**Preferred: the logistic model**, because {metrics['preferred_because']}. Served are "
+        f'the trees; `kind = "logistic"` in the head `{head.id}` of the manifest, and training '
+        "again, changes that."
     )
 
 
@@ -117,13 +134,14 @@ def _head(head: Head, metrics: dict[str, Any]) -> str:
         + _shown(head)
         + f"\n- **Trained on** {split['fit']} rows, {split['fit_events']} followed by one of "
         f"{split['fit_distinct_events']} events, "
-        f"{metrics['rounds']} rounds, calibration slope folded in "
+        f"{_rounds(metrics)}calibration slope folded in "
         f"{metrics['platt']['slope']:.3f}; tested on the newest {split['test']}.\n"
         + _background(metrics["background"])
         + "\n"
         + _leakage(metrics),
         _figures("Newest part of the training cohort (no patient in common)", metrics["test"]),
-        _difference(metrics["trees_minus_logistic"]),
+        _difference(metrics["trees_minus_logistic"]) if "trees_minus_logistic" in metrics else "",
+        _search(metrics["settings"]),
         _subgroups(metrics["subgroups"], metrics["subgroups_unknown"]),
         _learning_curve(metrics["learning_curve"]),
         _uncertainty(metrics["uncertainty"]),
@@ -140,14 +158,21 @@ def _shown(head: Head) -> str:
     return f"- **Card from**: risk {head.threshold:g} ({head.threshold_source})."
 
 
+def _rounds(metrics: dict[str, Any]) -> str:
+    return f"{metrics['rounds']} rounds, " if metrics["kind"] == "trees" else ""
+
+
+_KINDS = {"trees": "Trees", "logistic": "Penalised logistic"}
+
+
 def _figures(what: str, part: dict[str, Any]) -> str:
+    kinds = [kind for kind in _KINDS if kind in part]
     lines = [
         f"### {what}",
         f"n = {part['n']}, events = {part['events']}. 95 % intervals, clustered by patient.",
-        "| | Trees | Penalised logistic |\n|---|---|---|\n"
+        f"| | {' | '.join(_KINDS[kind] for kind in kinds)} |\n|{'---|' * (len(kinds) + 1)}\n"
         + "\n".join(
-            f"| {label} | {_said(part['trees'].get(name), d)} "
-            f"| {_said(part['logistic'].get(name), d)} |"
+            f"| {label} | {' | '.join(_said(part[kind].get(name), d) for kind in kinds)} |"
             for name, label, d in _ROWS
         ),
         "| Risk from | Flagged | PPV | Sensitivity |\n|---|---|---|---|\n"
@@ -160,14 +185,53 @@ def _figures(what: str, part: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
+def _search(settings: dict[str, Any]) -> str:
+    """All that was tried, the chosen first; empty where nothing was searched."""
+    tried = sorted(settings.get("candidates", []), key=lambda one: one["log_loss"])
+    if not tried:
+        return ""
+    names = list(tried[0]["settings"])
+    rows = "\n".join(
+        f"| {_numbers(one['settings'])} | {one['rounds']} | {one['log_loss']:.5f} |"
+        for one in tried
+    )
+    return (
+        f"### Settings tried\n\n{len(tried)} combinations, each cross-fitted by patient within "
+        f"the part fitted on (seed {settings['seed']}); the first is used. The log loss of the "
+        "first is a little too good, being the best of several.\n\n"
+        f"| {' | '.join(names)} | rounds | Log loss |\n|{'---|' * (len(names) + 2)}\n{rows}"
+    )
+
+
+def _numbers(settings: dict[str, float]) -> str:
+    return " | ".join(f"{value:g}" for value in settings.values())
+
+
+def _rows_of_patients(manifest: Manifest, examples: str) -> str:
+    """What of the data lies in a package trained on real patients; empty for synthetic data."""
+    if manifest.synthetic:
+        return ""
+    return (
+        "## What of the patients is in the package\n\nNo patient's record and no patient's row. "
+        "Background and reference rows are put together from many patients of like risk: every "
+        "value from another one, and none that fewer than five share. Worked examples are "
+        f"{examples}. That makes them no proof of anonymity: trees and coefficients were fitted on "
+        "patients as well (docs/privacy.md)."
+    )
+
+
 def _leakage(metrics: dict[str, Any]) -> str:
     shuffled, shares = metrics["shuffled_outcomes"], metrics["category_shares"]
     low, high = shuffled["allowed"]
     return (
-        f"- **Leakage checks**: outcomes dealt at random are ranked with AUROC "
-        f"{shuffled['auroc']:.3f} (allowed {low:.3f} to {high:.3f}); the category that weighs most "
-        f"holds {100 * max(shares.values()):.0f} % of all contributions."
+        f"- **Leakage checks**: outcomes dealt at random ({_times(shuffled['shuffles'])}) are "
+        f"ranked with AUROC {shuffled['auroc']:.3f} (allowed {low:.3f} to {high:.3f}); the "
+        f"category that weighs most holds {100 * max(shares.values()):.0f} % of all contributions."
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times, the mean"
 
 
 def _subgroups(groups: list[dict[str, Any]], unknown: list[str]) -> str:

@@ -16,10 +16,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from fhir_adapters.features.language import FeatureSpec
+from models.fitting import matrix_of
+from models.manifest import Head as Words
 from models.manifest import Manifest
 from models.package import Head, Package, Specification
 from models.refits import Learned
-from models.training import Split, matrix_of
+from models.training import Split
 from validation import resampling
 from validation.analysis import Validation, validate
 from validation.cohort import Sample, sample_of, select_cohort
@@ -50,19 +52,25 @@ def require_judgeable(test: pd.DataFrame) -> None:
 def figures(
     package: Package, head: Head, frame: pd.DataFrame, excluded: dict[str, int]
 ) -> dict[str, Any]:
-    """AUROC, calibration and the rest with intervals, of a head's trees and of its baseline."""
+    """AUROC, calibration and the rest with intervals, by the kind of model: of the head's own, and
+    of the logistic model beside trees."""
     matrix = matrix_of(package, frame)
-    words = next(h for h in package.manifest.heads if h.id == head.id)
+    words = _words(package, head)
     bands = [band.from_risk for band in words.bands if band.from_risk > 0]
-    results = {
-        "trees": _validated(frame, head.trees.risk(matrix), bands, excluded),
-        "logistic": _validated(frame, head.baseline.risk(matrix), bands, excluded),
+    results: dict[str, Validation] = {
+        words.kind: _validated(frame, head.model.risk(matrix), bands, excluded)
     }
+    if head.simpler is not None:
+        results["logistic"] = _validated(frame, head.simpler.risk(matrix), bands, excluded)
     named = {name: {s.name: _figure(s) for s in v.statistics} for name, v in results.items()}
-    thresholds = results["trees"].at_thresholds
+    thresholds = results[words.kind].at_thresholds
     flagged = {f"{t:g}": {s.name: _figure(s) for s in found} for t, found in thresholds.items()}
     events = int((frame["state"] == "event").sum())
     return {"n": len(frame), "events": events, **named, "at_thresholds": flagged}
+
+
+def _words(package: Package, head: Head) -> Words:
+    return next(words for words in package.manifest.heads if words.id == head.id)
 
 
 def _validated(
@@ -109,10 +117,13 @@ def _measured(sample: Sample, measure: Callable[[resampling.Weighted], float]) -
 # ---- trees or logistic model ----------------------------------------------------------------
 
 
-def auroc_difference(package: Package, head: Head, frame: pd.DataFrame) -> Figure:
-    """AUROC of the trees less that of the logistic model, both on the same drawn patients."""
+def auroc_difference(package: Package, head: Head, frame: pd.DataFrame) -> Figure | None:
+    """AUROC of the trees less that of the logistic model beside them, both on the same drawn
+    patients; None for a head with nothing beside it."""
+    if head.simpler is None:
+        return None
     matrix = matrix_of(package, frame)
-    trees, logistic = (_sample(frame, model.risk(matrix)) for model in (head.trees, head.baseline))
+    trees, logistic = (_sample(frame, model.risk(matrix)) for model in (head.model, head.simpler))
     differences = _drawn(trees, resampling.auroc) - _drawn(logistic, resampling.auroc)
     low, high = resampling.percentile_interval(differences)
     one, other = (resampling.auroc(resampling.weigh_equally(s)) for s in (trees, logistic))
@@ -129,7 +140,7 @@ def subgroups(package: Package, head: Head, frame: pd.DataFrame) -> list[dict[st
     Without figures for a group of fewer than ten patients with the outcome, or without it; and
     without counts where one of them is under five.
     """
-    risks = head.trees.risk(matrix_of(package, frame))
+    risks = head.model.risk(matrix_of(package, frame))
     return [
         {"group": name, **_of_group(frame[inside], risks[inside])}
         for name, inside in _groups(package.manifest, frame)
@@ -199,7 +210,7 @@ def learning_curve(
     package: Package, head: Head, split: Split, learned: list[Learned]
 ) -> list[dict[str, Any]]:
     """AUROC and log loss of the test part after fitting on shares of the patients, all last."""
-    fit, risks = split.fit, head.trees.risk(matrix_of(package, split.test))
+    fit, risks = split.fit, head.model.risk(matrix_of(package, split.test))
     whole = Learned(
         share=1.0,
         patients=int(fit["patient"].nunique()),

@@ -20,6 +20,7 @@ import pandas as pd
 
 from cds_service import __version__
 from cds_service.model_card import model_card
+from cds_service.training_examples import write_examples
 from cds_service.training_figures import (
     CARD_SEED,
     auroc_difference,
@@ -31,10 +32,11 @@ from cds_service.training_figures import (
     subgroups,
     uncalibrated,
 )
-from fhir_adapters.bulk import BulkIndex, index_bulk_data, read_patient
-from fhir_adapters.clock import parse_time
+from fhir_adapters.bulk import index_bulk_data
 from models.cohort import Cohort, build_cohort
-from models.examples import make_example
+from models.errors import TrainingRefused
+from models.fitting import Floats, matrix_of, risks_of
+from models.manifest import Head as Words
 from models.package import (
     Head,
     Package,
@@ -46,10 +48,9 @@ from models.package import (
 )
 from models.refits import STEPS, refit, shuffled_auroc
 from models.training import (
-    Floats,
     Trained,
+    fits_of,
     known_outcomes,
-    matrix_of,
     split_by_time,
     train,
     write_head,
@@ -61,16 +62,27 @@ from models.training_checks import (
     check_evidence,
     distinct_events,
     dominating,
+    few_events_warnings,
+    preferred_model,
     refuse_learned_chance,
     too_few_events,
 )
 from models.training_kept import TrainedHead, Work, versions, work_on
+from models.tuning import with_training
 from models.uncertainty import COLUMNS, METHOD, REFITS, uncertainty_table
 
 Progress = Callable[[int, int], None]
-EXAMPLES = 4
 MADE = ("heads", "examples")
 """The folders of a package that a run makes anew."""
+SETTINGS = (
+    "max_depth",
+    "min_child_weight",
+    "learning_rate",
+    "reg_lambda",
+    "subsample",
+    "colsample_bytree",
+)
+"""What can be searched, by the name in `[training]`."""
 
 
 def train_package(
@@ -90,6 +102,7 @@ def train_package(
     it was.
     """
     spec = read_specification(folder)
+    _refuse_rankings(spec)
     kept = work_on(work, folder, data, software=__version__)
     cohort = _cohort(spec, data, kept, progress=cohort_progress)
     index = index_bulk_data(data)
@@ -106,11 +119,20 @@ def train_package(
                 metrics, package, _cohort(spec, gate_data, kept_gate, progress=cohort_progress)
             )
             kept.reused.extend(f"gate {what}" for what in kept_gate.reused)
-        _write_examples(package, index, next(iter(trained.values())).trained)
+        metrics["examples"] = write_examples(package, index, next(iter(trained.values())).trained)
         _write_words(staged, spec, metrics)
         load_package(staged)
         _move_in(staged, folder)
     return {**metrics, "reused": kept.reused}
+
+
+def _refuse_rankings(spec: Specification) -> None:
+    """Raises TrainingRefused for a package that ranks classes: its booster is brought ready."""
+    if spec.manifest.rankings:
+        raise TrainingRefused(
+            f"rankings.{spec.manifest.rankings[0].id}: a ranking is not trained here; bring its "
+            "booster ready made (docs/packages.md)"
+        )
 
 
 def _cohort(spec: Specification, data: Path, kept: Work, *, progress: Progress) -> Cohort:
@@ -125,16 +147,16 @@ def _train_heads(
     spec: Specification, cohort: Cohort, kept: Work, progress: Progress
 ) -> dict[str, TrainedHead]:
     """Every head on its rows; `progress` is told the rounds of all fits of all heads as one."""
-    words, heads = spec.manifest.training, [head.id for head in spec.manifest.heads]
-    each = (words.folds + 1 + STEPS) * words.rounds
+    words, heads = spec.manifest.training, spec.manifest.heads
+    lengths = [(fits_of(words, head.kind) + STEPS) * words.rounds for head in heads]
     made: dict[str, TrainedHead] = {}
     for place, head in enumerate(heads):
-        frame = cohort.of_head(head)
+        frame = cohort.of_head(head.id)
         require_judgeable(split_by_time(known_outcomes(frame), words).test)
-        told = partial(_tell, progress, before=place * each, total=len(heads) * each)
-        make = partial(_train_head, spec, frame, told)
-        made[head] = kept.head(spec, head, frame=frame, make=make)
-        told(each)
+        told = partial(_tell, progress, before=sum(lengths[:place]), total=sum(lengths))
+        make = partial(_train_head, spec, head, frame, kept=kept, told=told)
+        made[head.id] = kept.head(spec, head.id, frame=frame, make=make)
+        told(lengths[place])
     return made
 
 
@@ -144,15 +166,26 @@ def _tell(progress: Progress, done: int, *, before: int, total: int) -> None:
 
 
 def _train_head(
-    spec: Specification, frame: pd.DataFrame, told: Callable[[int], None]
+    spec: Specification,
+    head: Words,
+    frame: pd.DataFrame,
+    *,
+    kept: Work,
+    told: Callable[[int], None],
 ) -> TrainedHead:
     """One head with its refits, unless outcomes dealt at random can be learned in its cohort."""
     words = spec.manifest.training
-    trained = train(spec, frame, lambda done, _: told(done))
+    trained = train(
+        spec,
+        frame,
+        lambda done, _: told(done),
+        kind=head.kind,
+        keep=partial(kept.candidate, head.id),
+    )
     fit = trained.split.fit
-    shuffled = shuffled_auroc(spec, fit)
+    shuffled = shuffled_auroc(with_training(spec, trained.training), fit, head.kind)
     refuse_learned_chance(shuffled, rows=len(fit), events=int(fit["event"].sum()))
-    before = (words.folds + 1) * words.rounds
+    before = fits_of(words, head.kind) * words.rounds
     refits = refit(spec, trained, lambda done, _: told(before + done * words.rounds))
     return TrainedHead(trained, refits, shuffled)
 
@@ -170,8 +203,7 @@ def _write_numbers(folder: Path, spec: Specification, trained: dict[str, Trained
 
 def _uncertainty(spec: Specification, made: TrainedHead) -> Floats:
     rows = matrix_of(spec, made.trained.split.test)
-    risks = np.asarray(made.trained.booster.inplace_predict(rows), dtype=np.float64)
-    return uncertainty_table(risks, np.array(made.refits.bootstrap).T)
+    return uncertainty_table(risks_of(made.trained.model, rows), np.array(made.refits.bootstrap).T)
 
 
 # ---- metrics.json ---------------------------------------------------------------------------
@@ -199,16 +231,20 @@ def _metrics(
 
 def _head_metrics(package: Package, head: Head, made: TrainedHead) -> dict[str, Any]:
     trained, test = made.trained, made.trained.split.test
-    fit_risks = head.trees.risk(matrix_of(package, trained.split.fit))
+    fit_risks = head.model.risk(matrix_of(package, trained.split.fit))
     events = int(trained.split.fit["event"].sum())
     different = distinct_events(trained.split.fit)
     reasons = too_few_events(different, len(package.columns))
     groups = subgroups(package, head, test)
-    shares = category_shares(package, head.trees, matrix_of(package, test))
+    shares = category_shares(package, head.model, matrix_of(package, test))
+    warnings = _warnings(package, shares, groups)
+    if reasons:
+        warnings += few_events_warnings(package, trained.training, trained.kind)
     return {
+        "kind": trained.kind,
         "status": "experimental" if reasons else "adequate",
         "reasons": reasons,
-        "warnings": _warnings(package, shares, groups),
+        "warnings": warnings,
         "split": {
             "fit": len(trained.split.fit),
             "fit_events": events,
@@ -216,10 +252,11 @@ def _head_metrics(package: Package, head: Head, made: TrainedHead) -> dict[str, 
             "test": len(test),
         },
         "rounds": trained.rounds,
+        "settings": settings(trained),
         "platt": {"slope": trained.platt[0], "intercept": trained.platt[1]},
         "background": {
             "rows": len(trained.background),
-            "mean_risk": head.trees.reference_risk,
+            "mean_risk": head.model.reference_risk,
             "comparable_patients": len(fit_risks),
             "comparable_mean_risk": float(fit_risks.mean()),
         },
@@ -227,7 +264,7 @@ def _head_metrics(package: Package, head: Head, made: TrainedHead) -> dict[str, 
             str(q): float(np.percentile(fit_risks, q)) for q in (10, 25, 50, 75, 80, 90, 95, 99)
         },
         "test": figures(package, head, test, {}),
-        "trees_minus_logistic": auroc_difference(package, head, test),
+        **_beside(package, head, test, few=bool(reasons)),
         "subgroups": groups,
         "subgroups_unknown": groups_unknown(package.manifest),
         "learning_curve": learning_curve(package, head, trained.split, made.refits.learning),
@@ -239,10 +276,36 @@ def _head_metrics(package: Package, head: Head, made: TrainedHead) -> dict[str, 
             ],
         },
         "shuffled_outcomes": {
-            "auroc": made.shuffled,
-            "allowed": chance_limits(len(trained.split.fit), events),
+            "auroc": made.shuffled.auroc,
+            "shuffles": made.shuffled.shuffles,
+            "allowed": chance_limits(len(trained.split.fit), events, made.shuffled.shuffles),
         },
         "category_shares": shares,
+    }
+
+
+def settings(trained: Trained) -> dict[str, Any]:
+    """The settings of the boosting that were used, and where they were searched, how every
+    candidate did; empty for a logistic model."""
+    if trained.kind == "logistic":
+        return {}
+    used = {name: getattr(trained.training, name) for name in SETTINGS}
+    if not trained.candidates:
+        return {"used": used}
+    tried = [msgspec.to_builtins(candidate) for candidate in trained.candidates]
+    return {"used": used, "candidates": tried, "seed": trained.training.seed}
+
+
+def _beside(package: Package, head: Head, test: pd.DataFrame, *, few: bool) -> dict[str, Any]:
+    """How trees stand to the logistic model beside them, and which of the two is preferred."""
+    difference = auroc_difference(package, head, test)
+    if difference is None:
+        return {}
+    preferred = preferred_model(difference, few=few)
+    return {
+        "trees_minus_logistic": difference,
+        "preferred": preferred.kind,
+        "preferred_because": preferred.reason,
     }
 
 
@@ -286,20 +349,3 @@ def _move_in(staged: Path, folder: Path) -> None:
     for name in MADE:
         shutil.rmtree(folder / name, ignore_errors=True)
     shutil.copytree(staged, folder, dirs_exist_ok=True)
-
-
-def _write_examples(package: Package, index: BulkIndex, trained: Trained) -> None:
-    """Worked examples: test patients spread over the risks, as Bundles with what they must get."""
-    folder = package.folder / "examples"
-    folder.mkdir(exist_ok=True)
-    test = trained.split.test
-    order = np.argsort(package.heads[0].trees.risk(matrix_of(package, test)), kind="stable")
-    places = [int((i + 0.5) / EXAMPLES * len(order)) for i in range(EXAMPLES - 1)] + [-3]
-    for number, place in enumerate(places, start=1):
-        row = test.iloc[int(order[place])]
-        lines = read_patient(index, str(row["patient"]))
-        bundle = b'{"resourceType":"Bundle","type":"collection","entry":[%s]}' % b",".join(
-            b'{"resource":%s}' % line.strip() for line in lines
-        )
-        as_of = parse_time(row["index_time"].isoformat())
-        (folder / f"{number:02}.json").write_bytes(make_example(package, bundle, as_of))

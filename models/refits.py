@@ -9,22 +9,39 @@ the head, so that patients are all that differs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from models.engines import xgboost as xgb
+from models.fitting import (
+    Floats,
+    Kind,
+    boost,
+    cross_fit,
+    events_of,
+    fit_logistic,
+    folds_of,
+    margins_of,
+    matrix_of,
+)
+from models.logistic import Logistic
 from models.package import Specification
-from models.training import Floats, Trained, boost, cross_fit, events_of, folds_of, matrix_of
+from models.training import Trained
+from models.tuning import with_training
 from models.uncertainty import REFITS
 
 LEARNING_SHARES = (0.10, 0.25, 0.50)
 """Shares of the fitted patients a learning curve is drawn through; the head itself is the last."""
 STEPS = len(LEARNING_SHARES) + REFITS
 """Fits that `refit` tells of."""
+SHUFFLED_EVENTS, MOST_SHUFFLES, MOST_SHUFFLED_ROWS = 1_000, 10, 200_000
+"""Outcomes are dealt anew until so many events were dealt, at most so often, and only as often as
+so many rows in all allow: docs/training.md has what several shuffles are good for."""
 
 
 class Learned(msgspec.Struct, frozen=True):
@@ -92,23 +109,41 @@ def bootstrap_samples(fit: pd.DataFrame, seed: int) -> Iterator[pd.DataFrame]:
         yield sample
 
 
-def shuffled_auroc(spec: Specification, fit: pd.DataFrame) -> float:
+class Shuffled(msgspec.Struct, frozen=True):
+    """How well outcomes dealt at random were ranked: the mean AUROC of so many shuffles."""
+
+    auroc: float
+    shuffles: int
+
+
+def shuffles_of(rows: int, events: int) -> int:
+    """How often the outcomes of a cohort are dealt anew: fewer events, more often; many rows,
+    less often, down to once."""
+    wanted = min(MOST_SHUFFLES, math.ceil(SHUFFLED_EVENTS / max(1, events)))
+    return max(1, min(wanted, MOST_SHUFFLED_ROWS // max(1, rows)))
+
+
+def shuffled_auroc(spec: Specification, fit: pd.DataFrame, kind: Kind = "trees") -> Shuffled:
     """How well patients not fitted on are ranked after learning from outcomes dealt at random.
 
-    The mean of the AUROC within each fold: 0.5 unless rows of one patient, or the outcome, reached
-    trees that should not see them. Outcomes are dealt within folds, so that each keeps its number;
-    ranks are compared within folds, because a fold with more events leaves the others with fewer,
-    which by itself ranks the wrong way round.
+    The mean over shuffles and folds of the AUROC within each fold: 0.5 unless rows of one patient,
+    or the outcome, reached a model that should not see them. Outcomes are dealt within folds, so
+    that each keeps its number; ranks are compared within folds, because a fold with more events
+    leaves the others with fewer, which by itself ranks the wrong way round.
     """
     words = spec.manifest.training
     draw = np.random.default_rng(words.seed)
+    shuffles = shuffles_of(len(fit), int(fit["event"].sum()))
     folds = folds_of(fit["patient"], words)
-    dealt = events_of(fit)
-    for fold in range(words.folds):
-        dealt[folds == fold] = draw.permutation(dealt[folds == fold])
-    _, margins = cross_fit(spec, fit.assign(event=dealt.astype(int)), None)
     inside = [folds == fold for fold in range(words.folds)]
-    return float(np.mean([roc_auc_score(dealt[where], margins[where]) for where in inside]))
+    dealt = events_of(fit)
+    areas: list[float] = []
+    for _ in range(shuffles):
+        for where in inside:
+            dealt[where] = draw.permutation(dealt[where])
+        margins = cross_fit(spec, fit.assign(event=dealt.astype(int)), kind).margins
+        areas += [float(roc_auc_score(dealt[where], margins[where])) for where in inside]
+    return Shuffled(float(np.mean(areas)), shuffles)
 
 
 def _learn(spec: Specification, trained: Trained, share: float, rows: pd.DataFrame) -> Learned:
@@ -122,11 +157,15 @@ def _learn(spec: Specification, trained: Trained, share: float, rows: pd.DataFra
     )
 
 
-def _risks(spec: Specification, trained: Trained, rows: pd.DataFrame) -> NDArray[np.float64]:
-    """The risks of the test part after fitting on other rows."""
-    booster = boost(spec, rows, rounds=trained.rounds).booster
-    test: Floats = matrix_of(spec, trained.split.test)
-    margins = np.asarray(booster.inplace_predict(test, predict_type="margin"), dtype=np.float64)
+def _risks(spec: Specification, trained: Trained, rows: pd.DataFrame) -> Floats:
+    """The risks of the test part after fitting on other rows, by settings and calibration of the
+    head."""
+    chosen = with_training(spec, trained.training)
+    if trained.kind == "logistic":
+        model: xgb.Booster | Logistic = fit_logistic(chosen, rows, signed=True)
+    else:
+        model = boost(chosen, rows, rounds=trained.rounds).booster
     slope, intercept = trained.platt
-    risks: Floats = 1.0 / (1.0 + np.exp(-(slope * margins + intercept)))
+    margins = slope * margins_of(model, matrix_of(spec, trained.split.test)) + intercept
+    risks: Floats = 1.0 / (1.0 + np.exp(-margins))
     return risks

@@ -1,14 +1,15 @@
 """What training looks for before it believes a cohort, and before it lets a head pass as good.
 
 Lives here: leakage (evidence from after the prediction, outcomes dealt at random still learned, one
-category that explains everything), too few events. Does not live here: figures with intervals
-(`validation`). Called by a training run, which refuses, warns or marks.
+category that explains everything), too few events, which model is preferred. Does not live here:
+figures with intervals (`validation`). Called by a training run, which refuses, warns or marks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,11 @@ from fhir_adapters.decode import decode_lines
 from fhir_adapters.facts import build_record
 from fhir_adapters.features.compute import FeatureRow
 from models.errors import TrainingRefused
+from models.fitting import Floats, Kind
+from models.manifest import Training
 from models.package import Specification
-from models.training import Floats
-from models.trees import Trees
+from models.refits import Shuffled
+from models.risk_model import RiskModel
 
 EVIDENCE_ROWS = 200
 """Rows of a cohort whose evidence is dated again, patient by patient."""
@@ -35,6 +38,9 @@ FEWEST_EVENTS = 500
 FEWEST_EVENTS_PER_COLUMN = 10
 """Below either, free trees are a trial: about 500 events from simulations of local training; ten
 per predictor from Peduzzi et al., J Clin Epidemiol 1996;49:1373-1379."""
+MOST_COLUMNS_OF_FEW_EVENTS = 15
+DEEPEST_OF_FEW_EVENTS = 3
+"""Predictors, and depth of trees, that few events can bear: from the same simulations."""
 
 
 # ---- evidence from after the prediction -----------------------------------------------------
@@ -81,25 +87,26 @@ def _rows_of(spec: Specification, index: BulkIndex, frame: pd.DataFrame) -> Iter
 # ---- outcomes dealt at random ---------------------------------------------------------------
 
 
-def chance_limits(rows: int, events: int) -> tuple[float, float]:
-    """Where the AUROC of a ranking that knows nothing lies: 0.45 to 0.55, two standard errors
-    wider.
+def chance_limits(rows: int, events: int, shuffles: int = 1) -> tuple[float, float]:
+    """Where the AUROC of a ranking that knows nothing lies, as the mean of some shuffles: 0.45 to
+    0.55, two standard errors wider.
 
     The standard error is that of the Mann-Whitney statistic without a difference between groups
-    (Hanley & McNeil, Radiology 1982;143:29-36).
+    (Hanley & McNeil, Radiology 1982;143:29-36), by the root of the shuffles. One shuffle alone
+    spreads 1.3 times as far, because folds go together: what one teaches the others they teach it.
     """
-    error = math.sqrt((rows + 1) / (12 * events * (rows - events)))
+    error = math.sqrt((rows + 1) / (12 * events * (rows - events)) / shuffles)
     width = CHANCE_WIDTH + 2 * error
     return max(0.0, 0.5 - width), min(1.0, 0.5 + width)
 
 
-def refuse_learned_chance(auroc: float, *, rows: int, events: int) -> None:
+def refuse_learned_chance(found: Shuffled, *, rows: int, events: int) -> None:
     """Raises TrainingRefused where outcomes dealt at random were ranked better, or worse, than
     chance allows."""
-    low, high = chance_limits(rows, events)
-    if not low <= auroc <= high:
+    low, high = chance_limits(rows, events, found.shuffles)
+    if not low <= found.auroc <= high:
         raise TrainingRefused(
-            f"outcomes dealt at random are ranked with an AUROC of {auroc:.3f}, outside "
+            f"outcomes dealt at random are ranked with an AUROC of {found.auroc:.3f}, outside "
             f"{low:.3f} to {high:.3f}: patients fitted on and not fitted on are not apart"
         )
 
@@ -107,12 +114,12 @@ def refuse_learned_chance(auroc: float, *, rows: int, events: int) -> None:
 # ---- one category that explains everything --------------------------------------------------
 
 
-def category_shares(spec: Specification, trees: Trees, rows: Floats) -> dict[str, float]:
+def category_shares(spec: Specification, model: RiskModel, rows: Floats) -> dict[str, float]:
     """Each category's share of the mean |points| of some rows (at most 500 at random), largest
     first."""
     draw = np.random.default_rng(spec.manifest.training.seed)
     chosen = draw.permutation(len(rows))[:POINTS_ROWS]
-    points = trees.points(rows[chosen])
+    points = model.points(rows[chosen])
     columns: dict[str, list[int]] = {}
     for place, feature in enumerate(spec.manifest.inputs):
         columns.setdefault(feature.category or "", []).append(place)
@@ -151,3 +158,43 @@ def too_few_events(events: int, columns: int) -> list[str]:
             f"{FEWEST_EVENTS_PER_COLUMN}"
         )
     return reasons
+
+
+def few_events_warnings(spec: Specification, training: Training, kind: Kind) -> list[str]:
+    """What a head of too few events should have been trained with and was not."""
+    found = []
+    if len(spec.columns) > MOST_COLUMNS_OF_FEW_EVENTS:
+        found.append(
+            f"{len(spec.columns)} features are many for so few events: "
+            f"at most {MOST_COLUMNS_OF_FEW_EVENTS} are advised"
+        )
+    if kind == "trees" and training.max_depth > DEEPEST_OF_FEW_EVENTS:
+        found.append(
+            f"trees of depth {training.max_depth} are deep for so few events: "
+            f"at most {DEEPEST_OF_FEW_EVENTS} is advised"
+        )
+    return found
+
+
+# ---- trees or logistic model ----------------------------------------------------------------
+
+
+class Preferred(NamedTuple):
+    """Which model should be served, and why where it is not the one that was trained."""
+
+    kind: Kind
+    reason: str
+
+
+def preferred_model(difference: Mapping[str, float | None], *, few: bool) -> Preferred:
+    """Trees, unless the logistic model beside them does better, or as well on few events.
+
+    `difference`: AUROC of the trees less that of the logistic model, as `value`, `low` and `high`
+    (95 %); None where it could not be estimated, which speaks for nothing.
+    """
+    low, high = difference["low"], difference["high"]
+    if high is not None and high < 0.0:
+        return Preferred("logistic", "its AUROC is higher than that of the trees")
+    if few and (low is None or low <= 0.0):
+        return Preferred("logistic", "on so few events the trees are not clearly better")
+    return Preferred("trees", "")

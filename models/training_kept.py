@@ -22,9 +22,11 @@ import pandas as pd
 
 from models.cohort import Cohort
 from models.engines import xgboost as xgb
-from models.logistic import read_logistic
+from models.fitting import CrossFit, matrix_of, risks_of
+from models.logistic import Logistic, read_logistic
+from models.manifest import Training
 from models.package import Specification, read_table
-from models.refits import Refits
+from models.refits import Refits, Shuffled
 from models.training import (
     Trained,
     known_outcomes,
@@ -32,32 +34,41 @@ from models.training import (
     split_by_time,
     write_head,
 )
+from models.tuning import Candidate, Fitting
 
 DIGITS = 16
 _CHUNK = 1 << 20
 _Part = TypeVar("_Part", bound=msgspec.Struct)
 
 
-class _Counts(msgspec.Struct, frozen=True):
+class _Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patients: int
     indexes: int
     excluded: dict[str, int]
 
 
-class _Numbers(msgspec.Struct, frozen=True):
+class _Numbers(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rounds: int
     platt: tuple[float, float]
-    shuffled: float
+    training: Training
+    candidates: list[Candidate]
+    shuffled: Shuffled
     refits: Refits
+
+
+class _Tried(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    rounds: int
+    margins: list[float]
+    log_loss: float
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedHead:
-    """A head, what its refits gave, and the AUROC of outcomes dealt at random."""
+    """A head, what its refits gave, and how outcomes dealt at random were ranked."""
 
     trained: Trained
     refits: Refits
-    shuffled: float
+    shuffled: Shuffled
 
 
 def versions() -> dict[str, str]:
@@ -109,6 +120,20 @@ class Work:
         self.reused.append(f"head {head_id}")
         return _kept_head(self.folder / "heads" / head_id, spec, frame, numbers=numbers)
 
+    def candidate(self, head_id: str, number: int, fitting: Fitting) -> CrossFit:
+        """A candidate of a head's search kept here, by its number, or a new one."""
+        if self.folder is None:
+            return fitting()
+        path = self.folder / "heads" / head_id / "candidates" / f"{number:02}.json"
+        kept = _finished(path, _Tried)
+        if kept is not None:
+            self.reused.append(f"head {head_id} candidate {number + 1}")
+            return CrossFit(kept.rounds, np.array(kept.margins), kept.log_loss)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made = fitting()
+        _finish(path, _Tried(made.rounds, made.margins.tolist(), made.log_loss))
+        return made
+
 
 def work_on(work: Path | None, specification: Path, data: Path, *, software: str) -> Work:
     """The work on Bulk Data by a specification and a release of ours, in a folder of its own.
@@ -139,7 +164,15 @@ def _keep_cohort(folder: Path, cohort: Cohort) -> None:
 
 def _keep_head(folder: Path, spec: Specification, head_id: str, *, made: TrainedHead) -> None:
     write_head(folder, spec, head_id, made.trained)
-    numbers = _Numbers(made.trained.rounds, made.trained.platt, made.shuffled, made.refits)
+    trained = made.trained
+    numbers = _Numbers(
+        rounds=trained.rounds,
+        platt=trained.platt,
+        training=trained.training,
+        candidates=trained.candidates,
+        shuffled=made.shuffled,
+        refits=made.refits,
+    )
     _finish(folder / "heads" / head_id / "numbers.json", numbers)
 
 
@@ -147,16 +180,28 @@ def _kept_head(
     folder: Path, spec: Specification, frame: pd.DataFrame, *, numbers: _Numbers
 ) -> TrainedHead:
     split = split_by_time(known_outcomes(frame), spec.manifest.training)
+    model = _kept_model(folder)
+    risks = risks_of(model, matrix_of(spec, split.fit))
+    trees = not isinstance(model, Logistic)
     trained = Trained(
-        booster=xgb.Booster(model_file=folder / "booster.ubj"),
-        baseline=read_logistic(folder / "baseline.json"),
+        model=model,
+        baseline=read_logistic(folder / "baseline.json") if trees else None,
         background=read_table(folder / "background.csv")[1],
-        reference=reference_sample(spec, split.fit),
+        reference=reference_sample(spec, split.fit, risks),
         split=split,
         rounds=numbers.rounds,
         platt=numbers.platt,
+        training=numbers.training,
+        candidates=numbers.candidates,
     )
     return TrainedHead(trained, numbers.refits, numbers.shuffled)
+
+
+def _kept_model(folder: Path) -> xgb.Booster | Logistic:
+    coefficients = folder / "logistic.json"
+    if coefficients.exists():
+        return read_logistic(coefficients)
+    return xgb.Booster(model_file=folder / "booster.ubj")
 
 
 def _finish(path: Path, part: msgspec.Struct) -> None:
@@ -167,4 +212,11 @@ def _finish(path: Path, part: msgspec.Struct) -> None:
 
 
 def _finished(path: Path, kind: type[_Part]) -> _Part | None:
-    return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else None
+    """The part of a file; None where it is not there, or was kept by a release that kept other
+    things: such a part is made anew."""
+    if not path.exists():
+        return None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.ValidationError:
+        return None

@@ -171,13 +171,16 @@ class Record:
             **fields,
         )
 
-    def answer(self, at: datetime, link_id: str, *, yes: bool) -> None:
-        """Write a form with one question answered yes or no."""
+    def answer(
+        self, at: datetime, link_id: str, *, yes: bool | None = None, number: float | None = None
+    ) -> None:
+        """Write a form with one question, answered yes or no or with a number."""
+        said = {"valueBoolean": yes} if number is None else {"valueDecimal": number}
         self.add(
             "QuestionnaireResponse",
             status="completed",
             authored=instant(at),
-            item=[{"linkId": link_id, "answer": [{"valueBoolean": yes}]}],
+            item=[{"linkId": link_id, "answer": [said]}],
         )
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from models.cohort import build_cohort
+from models.fitting import cross_fit
 from models.package import Package, load_package
-from models.training import cross_fit, known_outcomes, split_by_time
+from models.training import known_outcomes, split_by_time
 from tests.bench.outcomes_fhir import COMPARATOR
 from validation.analysis import validate
 from validation.errors import TooFewEvents
@@ -85,11 +86,11 @@ def measured(
 
 def _with_risk(package: Package, known: pd.DataFrame, part: Part) -> pd.DataFrame:
     if part == "out-of-fold":
-        _, margins = cross_fit(package, known, None)
+        margins = cross_fit(package, known, package.manifest.heads[0].kind).margins
         return known.assign(risk=1 / (1 + np.exp(-margins)))
     rows = known if part == "all" else split_by_time(known, package.manifest.training).test
     matrix = rows[package.columns].to_numpy(dtype=np.float64)
-    return rows.assign(risk=package.heads[0].trees.risk(matrix))
+    return rows.assign(risk=package.heads[0].model.risk(matrix))
 
 
 def _groups(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

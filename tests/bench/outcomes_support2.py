@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
-from tests.bench.outcomes_fhir import ICD_10, LOINC, Record, born, first_morning
+from tests.bench.outcomes_fhir import ICD_10, Record, born, first_morning
 
 Row = Mapping[str, str]
 
 MEASURED: Mapping[str, tuple[str, str]] = {
+    "meanbp": ("8478-0", "mm[Hg]"),
     "hrt": ("8867-4", "/min"),
     "resp": ("9279-1", "/min"),
     "temp": ("8310-5", "Cel"),
@@ -25,6 +26,7 @@ MEASURED: Mapping[str, tuple[str, str]] = {
     "crea": ("2160-0", "mg/dL"),
     "sod": ("2951-2", "mmol/L"),
     "ph": ("2744-1", "[pH]"),
+    "pafi": ("50984-4", "mm[Hg]"),
     "glucose": ("2345-7", "mg/dL"),
     "bun": ("3094-0", "mg/dL"),
 }
@@ -43,14 +45,15 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 """Disease group to ICD-10; ARF/MOSF: acute respiratory failure or multiple organ system failure."""
 CANCER: Mapping[str, tuple[str, ...]] = {"no": (), "yes": ("C809",), "metastatic": ("C799",)}
 
+ANSWERED: Mapping[str, str] = {"adls": "support-adl", "scoma": "support-coma"}
+"""Column of day 3 to the question of a form that asks for it: no published code means either."""
+
 COLUMNS = frozenset(
-    {"", "age", "sex", "dzgroup", "scoma", "hday", "diabetes", "dementia", "ca", *MEASURED}
+    {"", "age", "sex", "dzgroup", "hday", "diabetes", "dementia", "ca", *MEASURED, *ANSWERED}
 )
 OUTCOME_COLUMNS = frozenset({"death", "d.time"})
 COMPARATOR_COLUMN = "surv6m"
 
-ACVPU = (LOINC, "80288-4")
-ALERT, RESPONDS_TO_VOICE_AT_MOST = (LOINC, "LA9340-6"), (LOINC, "LA17108-4")
 STUDY_DAY = timedelta(days=2)
 """From entering the study (its day 1) to the assessment on day 3."""
 FOLLOWED_DAYS = 180
@@ -102,6 +105,6 @@ def _assessment(record: Record, row: Row, at: datetime) -> None:
     for column, (code, unit) in MEASURED.items():
         if row[column]:
             record.measured(at, code, value=float(row[column]), unit=unit)
-    if row["scoma"]:
-        alert = float(row["scoma"]) == 0.0
-        record.found(at, ACVPU, ALERT if alert else RESPONDS_TO_VOICE_AT_MOST)
+    for column, link_id in ANSWERED.items():
+        if row[column]:
+            record.answer(at, link_id, number=float(row[column]))
