@@ -23,6 +23,8 @@ from cds_service.privacy import Privacy
 from cds_service.routes import explanations, health, hooks
 from cds_service.service import Service, open_callers, open_log, open_registry
 from cds_service.settings import Settings, check_fit_to_serve
+from cds_service.shadow import Shadows
+from cds_service.watch import Watch
 from models.registry import Registry
 
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel")
@@ -41,8 +43,14 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        with open_log(settings) as log:
-            app.state.service = Service(settings, packages, log, Privacy(settings.keys), callers)
+        with (
+            open_log(settings) as log,
+            Watch(log.engine, packages, demo=settings.is_demo) as watch,
+        ):
+            privacy = Privacy(settings.keys)
+            app.state.service = Service(
+                settings, packages, log, privacy, callers, watch, Shadows(log, privacy)
+            )
             yield
 
     return bare_app(lifespan)

@@ -15,9 +15,12 @@ from typing import Any
 import msgspec
 
 from cds_service import __version__
-from cds_service.cards import Setting, make_cards
+from cds_service.cards import Setting
 from cds_service.errors import PreconditionFailed
+from cds_service.governance import STOPPED
 from cds_service.privacy import Privacy
+from cds_service.ranked_cards import every_card
+from cds_service.sources import with_sources
 from fhir_adapters.clock import COPENHAGEN, to_iso
 from fhir_adapters.decode import Gathered
 from fhir_adapters.facts import build_record
@@ -25,15 +28,17 @@ from fhir_adapters.features.compute import FeatureRow, FeatureValue
 from fhir_adapters.record import PatientRecord
 from models.package import Package
 from models.predict import (
+    Verdict,
     head_predictions,
     index_row,
     index_time,
     missing_features,
+    ranking_predictions,
     reference_scores,
     rule_alarms,
     verdict_on,
 )
-from models.prediction import ModelRef, Prediction
+from models.prediction import ModelRef, Prediction, Standing
 
 MOST_TROUBLES = 20
 
@@ -47,6 +52,7 @@ class Question:
     as_of: float
     now: float
     language: str
+    standing: Standing
     mode: str = "live"
     zone: tzinfo = COPENHAGEN
     page_url: str | None = None
@@ -88,14 +94,17 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
     now = package.features.compute(record, question.as_of)
     row = index_row(package, record, now)
     clock.lap("features")
-    verdict = verdict_on(package, record, row, now=now)
-    heads = head_predictions(package, row, question.language) if verdict.status == "scored" else []
+    verdict = _as_it_stands(verdict_on(package, record, row, now=now), question.standing)
+    scored, language = verdict.status == "scored", question.language
+    heads = head_predictions(package, row, language) if scored else []
+    rankings = ranking_predictions(package, row, language) if scored else []
     clock.lap("score")
     eligible = verdict.status != "not-eligible"
     prediction = Prediction(
         prediction_id=question.prediction_id,
         service=package.id,
         model=ModelRef(package.id, package.manifest.version, package.checksum),
+        standing=question.standing,
         synthetic=package.manifest.synthetic,
         mode=question.mode,
         returned="",
@@ -106,6 +115,7 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         reason=verdict.reason,
         language=question.language,
         heads=heads,
+        rankings=rankings,
         missing=missing_features(package, row, question.language) if eligible else [],
         reference_scores=reference_scores(
             package, record, question.as_of, language=question.language
@@ -116,12 +126,19 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         troubles=_troubles(record),
     )
     setting = Setting(question.language, question.zone, question.page_url)
-    cards = make_cards(package.manifest, prediction, setting)
+    cards = every_card(package.manifest, prediction, setting)
     prediction = msgspec.structs.replace(
         prediction, cards=cards, returned=_returned(prediction, len(cards))
     )
     clock.lap("cards")
     return Assessment(prediction, record, row, clock.laps)
+
+
+def _as_it_stands(verdict: Verdict, standing: Standing) -> Verdict:
+    """The verdict; a model that is paused or retired may not answer whom it would be for."""
+    if standing.state in STOPPED and verdict.status != "not-eligible":
+        return Verdict("refused", standing.state)
+    return verdict
 
 
 def _iso(moment: float | None) -> str | None:
@@ -147,14 +164,20 @@ def without_what_is_known(
     """
     before = msgspec.json.decode(shown, type=Prediction)
     now = assessment.prediction
-    if {h.head: h.band for h in before.heads} != {h.head: h.band for h in now.heads}:
+    if said_of(before) != said_of(now):
         return assessment
     setting = Setting(question.language, question.zone, question.page_url)
-    cards = make_cards(package.manifest, now, setting, known=True)
+    cards = every_card(package.manifest, now, setting, known=True)
     prediction = msgspec.structs.replace(
         now, cards=cards, returned="card" if cards else "shown-before"
     )
     return replace(assessment, prediction=prediction)
+
+
+def said_of(prediction: Prediction) -> dict[str, str]:
+    """What a card said of every head and ranking: the band, or the class that came first."""
+    bands = {head.head: head.band for head in prediction.heads}
+    return bands | {ranking.ranking: ranking.classes[0].id for ranking in prediction.rankings}
 
 
 def _returned(prediction: Prediction, cards: int) -> str:
@@ -204,6 +227,7 @@ def response_body(cards: Sequence[dict[str, Any]]) -> str:
 def log_row(assessment: Assessment, asked: Asked, privacy: Privacy) -> dict[str, Any]:
     """The row of the prediction log: identities as pseudonyms, references sealed."""
     p = assessment.prediction
+    assert p.standing is not None  # noqa: S101 - `assess` sets it; only old documents lack it
     eligible = p.status != "not-eligible"
     values = list(assessment.row.values.values())
     references = {
@@ -250,6 +274,7 @@ def log_row(assessment: Assessment, asked: Asked, privacy: Privacy) -> dict[str,
         "response": response_body(p.cards),
         "timings": msgspec.json.encode(assessment.timings).decode(),
         "sealed": privacy.seal(p.prediction_id, references),
+        "state": p.standing.state,
     }
 
 
@@ -263,40 +288,12 @@ def _unsourced(value: FeatureValue) -> FeatureValue:
 
 def _without_identities(p: Prediction) -> Prediction:
     """The prediction without source references (sealed apart) and cards (kept as the response)."""
-    heads = [
-        msgspec.structs.replace(
-            head,
-            contributions=[
-                msgspec.structs.replace(
-                    c, features=[msgspec.structs.replace(f, source=[]) for f in c.features]
-                )
-                for c in head.contributions
-            ],
-        )
-        for head in p.heads
-    ]
-    return msgspec.structs.replace(p, heads=heads, cards=[])
+    return msgspec.structs.replace(with_sources(p, {}), cards=[])
 
 
 def read_prediction(row: Any, privacy: Privacy) -> Prediction:
     """The prediction a log row holds, its sources unsealed; SealBroken where they cannot be."""
     prediction = msgspec.json.decode(row["document"], type=Prediction)
     sources = privacy.unseal(prediction.prediction_id, row["sealed"])["sources"]
-    heads = [
-        msgspec.structs.replace(
-            head,
-            contributions=[
-                msgspec.structs.replace(
-                    c,
-                    features=[
-                        msgspec.structs.replace(f, source=sources.get(f.name, []))
-                        for f in c.features
-                    ],
-                )
-                for c in head.contributions
-            ],
-        )
-        for head in prediction.heads
-    ]
     cards = msgspec.json.decode(row["response"])["cards"]
-    return msgspec.structs.replace(prediction, heads=heads, cards=cards)
+    return msgspec.structs.replace(with_sources(prediction, sources), cards=cards)

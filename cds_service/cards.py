@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Any
 
+from cds_service.standing import said_standing, why_stopped
 from cds_service.texts import TEXTS, Texts
 from cds_service.wording import (
     capital,
@@ -21,16 +22,19 @@ from cds_service.wording import (
     day_and_time,
     decimal,
     number,
+    of_hundred,
     plain,
     rounded_to_sum,
     shown_unit,
 )
+from fhir_adapters.codes import code_table
 from fhir_adapters.features.language import FeatureSpec
 from models import manifest as words
 from models.prediction import (
     Contribution,
-    FeatureContribution,
+    FeatureFinding,
     HeadPrediction,
+    Missing,
     Prediction,
     ReferenceScore,
     RuleAlarm,
@@ -69,8 +73,10 @@ def make_cards(
     `known`: the risk was shown before and has not changed; its card is left out, alarms are not.
     """
     cards = [_alarm(manifest, alarm, setting) for alarm in prediction.rule_alarms]
-    if prediction.status == "insufficient-data":
+    if prediction.mode == "live" and prediction.status == "insufficient-data":
         cards.append(_insufficient_card(manifest, prediction, setting))
+    if prediction.mode == "live" and prediction.status == "refused":
+        cards.append(_stopped_card(manifest, prediction, setting))
     shown = heads_to_show(manifest, prediction) if prediction.mode == "live" else []
     if shown and not known:
         risk = _risk_card(manifest, prediction, shown, setting)
@@ -104,7 +110,7 @@ def heads_to_show(manifest: words.Manifest, prediction: Prediction) -> list[Head
     ]
 
 
-def _card(
+def new_card(
     manifest: words.Manifest,
     setting: Setting,
     *,
@@ -113,6 +119,7 @@ def _card(
     indicator: str,
     topic: str,
 ) -> Card:
+    """A card with what every card of a model has: source, topic, override reasons, the link."""
     card: Card = {
         "summary": summary[:LONGEST_SUMMARY],
         "detail": detail,
@@ -153,7 +160,7 @@ def _risk_card(
     """One card for all heads that bring one, as severe as the most severe of their bands."""
     bands = [band_of_head(manifest, head) for head in shown]
     worst = max(bands, key=lambda band: SEVERITY.index(band.indicator))
-    return _card(
+    return new_card(
         manifest,
         setting,
         summary=_risk_summary(manifest, shown, worst, setting),
@@ -210,14 +217,14 @@ def _risk_detail(
     parts = [_heads_table(manifest, prediction, setting)] if len(manifest.heads) > 1 else []
     for head in shown:
         parts += _head_parts(manifest, head, setting, titled=len(manifest.heads) > 1)
-    missing = _missing_line(manifest, prediction, setting)
+    missing = say_missing(manifest, prediction, setting)
     if missing:
         parts.append(missing)
     if prediction.troubles:
         parts.append(texts.unread.format(n=len(prediction.troubles)))
     parts += [said_scores(prediction, setting)] if prediction.reference_scores else []
     parts.append(texts.ppv_unknown)
-    parts.append(_footer(manifest, prediction, setting, texts.not_causes))
+    parts.append(closing_line(manifest, prediction, setting, texts.not_causes))
     return "\n\n".join(parts)
 
 
@@ -247,8 +254,8 @@ def _head_parts(
     parts = [f"### {spec.title.in_language(language)}"] if titled else []
     parts.append(
         texts.natural_frequency.format(
-            risk=round(100 * head.risk),
-            reference=round(100 * head.reference_risk),
+            risk=capital(of_hundred(head.risk, language)),
+            reference=of_hundred(head.reference_risk, language),
             says=spec.says.in_language(language),
         )
     )
@@ -351,7 +358,7 @@ def said_facts(
     return [say(f, specs, setting) for f in ordered[:MOST_FACTS]]
 
 
-def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setting) -> str:
+def say(f: FeatureFinding, specs: Mapping[str, FeatureSpec], setting: Setting) -> str:
     """One feature's value as a phrase of the package, or that it is missing."""
     spec, language = specs[f.name], setting.language
     if f.value is None:
@@ -363,7 +370,7 @@ def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setti
     elif spec.say_one and f.value == 1.0:
         phrase = spec.say_one
     if phrase is None:
-        return f"{f.label} {number(f.value, spec.decimals, language)} {shown_unit(spec.unit)}"
+        return _plain_phrase(f, f.value, spec, setting)
     made_from = specs[spec.from_[0]] if spec.from_ else spec
     raw = f.series[-1][1] if f.series else f.value
     return phrase.in_language(language).format(
@@ -372,6 +379,17 @@ def say(f: FeatureContribution, specs: Mapping[str, FeatureSpec], setting: Setti
         raw=number(raw, made_from.decimals, language),
         date=day(f.time, setting.zone, language) if f.time else setting.texts.no_date,
     )
+
+
+def _plain_phrase(f: FeatureFinding, value: float, spec: FeatureSpec, setting: Setting) -> str:
+    """A value where the package has no phrase for it: label, value, unit, and the day if known."""
+    texts, language = setting.texts, setting.language
+    if spec.yes_no:
+        said = f"{f.label}: {texts.yes if value else texts.no}"
+    else:
+        shown = f"{number(value, spec.decimals, language)} {shown_unit(spec.unit)}"
+        said = f"{f.label} {shown}".rstrip()
+    return f"{said} ({day(f.time, setting.zone, language)})" if f.time else said
 
 
 def said_scores(prediction: Prediction, setting: Setting) -> str:
@@ -395,32 +413,79 @@ def say_score(score: ReferenceScore, setting: Setting) -> str:
     return f"{score.label} {', '.join(parts)}"
 
 
-def _missing_line(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:
-    labels = [m.label for m in prediction.missing]
-    if not labels:
+def say_missing(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:
+    """What is missing, and whether so much that the estimate is weaker; empty where nothing is."""
+    if not prediction.missing:
         return ""
-    named = ", ".join(
+    labels = _missing_findings(manifest, prediction.missing)
+    shown = [
         label[:1].lower() + label[1:] if label.split()[0][1:].islower() else label
         for label in labels[:MOST_MISSING]
-    )
+    ]
+    named = ("; " if any("," in label for label in shown) else ", ").join(shown)
     more = len(labels) - MOST_MISSING
     if more > 0:
         named += setting.texts.and_more.format(n=more)
     line = setting.texts.missing_line.format(names=named)
-    weak = len(labels) >= MANY_MISSING * len(manifest.inputs)
+    weak = len(prediction.missing) >= MANY_MISSING * len(manifest.inputs)
     return f"{line} {setting.texts.weak}" if weak else line
 
 
-def _footer(manifest: words.Manifest, prediction: Prediction, setting: Setting, *said: str) -> str:
+def _missing_findings(manifest: words.Manifest, missing: Sequence[Missing]) -> list[str]:
+    """The labels of missing features, those of one measurement under the first of them.
+
+    Where nobody measured the saturation, its trend and its lowest value need no mention.
+    """
+    specs = {feature.name: feature for feature in manifest.features}
+    named: set[str] = set()
+    labels: list[str] = []
+    for one in missing:
+        measured = _measurements(specs, one.feature)
+        if not measured & named:
+            labels.append(one.label)
+        named |= measured
+    return labels
+
+
+def _measurements(specs: Mapping[str, FeatureSpec], name: str) -> set[str]:
+    """The measurements and answers a feature is made from, itself or through others."""
+    spec = specs[name]
+    kinds = {concept: code_table().concept(concept).kind for concept in spec.of}
+    own = {concept for concept, kind in kinds.items() if kind in ("observation", "answer")}
+    return own.union(*(_measurements(specs, other) for other in spec.from_))
+
+
+def closing_line(
+    manifest: words.Manifest, prediction: Prediction, setting: Setting, *said: str
+) -> str:
+    """The last line of a card: what it is, when it was computed, and on what the model learned."""
     footer = setting.texts.footer.format(
         computed=day_and_time(prediction.computed_at, setting.zone, setting.language),
         as_of=day_and_time(prediction.as_of, setting.zone, setting.language),
     )
     synthetic = [setting.texts.synthetic] if manifest.synthetic else []
-    return f"*{' '.join([*said, footer, *synthetic])}*"
+    standing = said_standing(
+        prediction.standing, setting.zone, language=setting.language, escape=plain
+    )
+    lines = [f"*{' '.join([*said, footer, *synthetic])}*"]
+    return "\n\n".join([*([standing] if standing else []), *lines])
 
 
-# ---- insufficient data, alarms --------------------------------------------------------------
+# ---- insufficient data, stopped models, alarms ----------------------------------------------
+
+
+def _stopped_card(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> Card:
+    """What a model that is paused or retired says instead of a number."""
+    reason = prediction.reason or ""
+    said = setting.texts.stopped_detail[reason]
+    return new_card(
+        manifest,
+        setting,
+        summary=why_stopped(prediction, setting.zone, manifest.title.in_language(setting.language)),
+        detail=f"{said}\n\n{closing_line(manifest, prediction, setting)}",
+        indicator="info",
+        topic=reason,
+    )
 
 
 def _insufficient_card(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> Card:
@@ -430,7 +495,7 @@ def _insufficient_card(manifest: words.Manifest, prediction: Prediction, setting
     troubles = [plain(trouble, longest=200) for trouble in prediction.troubles[:MOST_MISSING]]
     if troubles:
         detail.append(texts.troubles.format(what="; ".join(troubles)))
-    detail.append(_footer(manifest, prediction, setting))
+    detail.append(closing_line(manifest, prediction, setting))
     summary = texts.insufficient_summary.format(
         title=manifest.title.in_language(language), what=", ".join(lacking)
     )
@@ -438,7 +503,7 @@ def _insufficient_card(manifest: words.Manifest, prediction: Prediction, setting
         summary = texts.insufficient_summary_many.format(
             title=manifest.title.in_language(language), n=len(lacking)
         )
-    return _card(
+    return new_card(
         manifest,
         setting,
         summary=summary,
@@ -501,7 +566,7 @@ def _safety_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -
     texts, what = setting.texts, said_rule(alarm, setting)
     action = (alarm.action or "").rstrip(".")
     summary = f"{what}. {action}"
-    return _card(
+    return new_card(
         manifest,
         setting,
         summary=summary if len(summary) <= LONGEST_SUMMARY else what,
@@ -513,7 +578,7 @@ def _safety_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -
 
 def _implausible_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
     texts, what = setting.texts, said_alarm(alarm, setting)
-    return _card(
+    return new_card(
         manifest,
         setting,
         summary=texts.alarm_summary.format(what=what),

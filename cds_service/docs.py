@@ -231,10 +231,22 @@ COMPONENTS: dict[str, Any] = {
     },
     "Readiness": {
         "type": "object",
-        "required": ["status", "models"],
+        "required": ["status", "models", "states"],
         "properties": {
             "status": {"type": "string", "enum": ["ready", "not-ready"]},
-            "models": {"type": "object", "additionalProperties": {"type": "string"}},
+            "models": {
+                "type": "object",
+                "description": "The version that answers for each service offered",
+                "additionalProperties": {"type": "string"},
+            },
+            "states": {
+                "type": "object",
+                "description": "The state of each version that is here, by ID@VERSION",
+                "additionalProperties": {
+                    "type": "string",
+                    "enum": ["candidate", "silent", "live", "paused", "retired"],
+                },
+            },
             "reasons": {"type": "array", "items": _TEXT},
         },
     },
@@ -254,13 +266,14 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         400: "A field is missing or wrong; expression names it",
         401: "No caller of ours",
         403: "Not offered by this installation",
-        404: "No such service or prediction",
+        404: "No such service or prediction, or the service is not in service here",
         409: "The hookInstance came before with other content",
         412: "Required prefetch data are missing; expression names the key",
         413: "The body is too large",
         415: "The body is not JSON",
         500: "Our fault; diagnostics holds the number it has in our log",
-        503: "The prediction log does not answer; nothing is shown that is not logged",
+        503: "The prediction log does not answer, or which models are in service is not known; "
+        "nothing is shown that is not logged",
     }
     return {
         status: {"description": said[status], "content": _content("OperationOutcome")}

@@ -4,7 +4,7 @@
     ├── BadRequest      400   a field is missing or wrong; `field` names it
     ├── NotAuthenticated 401  no caller of ours; bare, the reason stays in our log
     ├── NotAllowedHere  403   this installation does not do that
-    ├── UnknownService  404   no service, no prediction of that id
+    ├── UnknownService  404   no service in service, no prediction of that id
     ├── AlreadyUsed     409   the hookInstance came before with other content
     ├── PreconditionFailed 412 required FHIR data were not sent; `field` names the key
     ├── TooLarge        413   more bytes than allowed
@@ -12,6 +12,7 @@
     OurFault                  ours
     ├── SealBroken      500   a sealed text was changed, or sealed with another key
     ├── LogUnavailable  503   the prediction log cannot be read
+    ├── StatesUnknown   503   which models are in service was not seen for too long
     └── NotDurable      503   the prediction could not be stored, so no card may be shown
 
 `SetupError` stops a command or a start: a setting is missing or wrong (exit code 2).
@@ -101,6 +102,13 @@ class SealBroken(OurFault):
 
 class LogUnavailable(OurFault):
     """The prediction log cannot be read."""
+
+    status = 503
+    issue_code = "transient"
+
+
+class StatesUnknown(OurFault):
+    """Which models are in service was not seen for too long: one may have been withdrawn."""
 
     status = 503
     issue_code = "transient"

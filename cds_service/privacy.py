@@ -36,9 +36,15 @@ class Privacy:
         """The pseudonym of what the parts name, 32 hexadecimal digits."""
         return self._mac(b"pseudonym", *parts).hex()[:32]
 
-    def prediction_id(self, organisation: str, service: str, hook: str, instance: str) -> str:
-        """The id of the prediction a hook call asks for; the same call, the same id (UUID v8)."""
-        digest = self._mac(b"prediction", organisation, service, hook, instance)
+    def prediction_id(
+        self, organisation: str, service: str, hook: str, instance: str, *answering: str
+    ) -> str:
+        """The id of the prediction a hook call asks for (UUID v8); the same call, the same id.
+
+        `answering`: the checksum and the state of the version that answers. When they change, the
+        same call is another prediction.
+        """
+        digest = self._mac(b"prediction", organisation, service, hook, instance, *answering)
         return str(uuid_v8(digest))
 
     def digest(self, *parts: bytes | memoryview) -> str:

@@ -5,24 +5,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import Engine
+
 from cds_service.callers import Caller, Callers, read_callers
-from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.governance import read_history
+from cds_service.db.log import PredictionLog, is_absent, open_engine
 from cds_service.db.migrate import check_revision, upgrade
 from cds_service.errors import SetupError
+from cds_service.governance import History
 from cds_service.privacy import Privacy
 from cds_service.settings import Settings, read_settings
-from models.registry import BUNDLED, Registry, load_registry, package_folders
+from cds_service.shadow import Shadows
+from cds_service.watch import Watch
+from models.evaluation import is_specification
+from models.manifest import folder_id
+from models.registry import (
+    BUNDLED,
+    Registry,
+    folder_version,
+    load_registry,
+    package_folders,
+    package_name,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Settings, packages, log, keys and callers of one process."""
+    """Settings, packages, log, keys, callers, and who is in service, of one process."""
 
     settings: Settings
     registry: Registry
     log: PredictionLog
     privacy: Privacy
     callers: Callers
+    watch: Watch
+    shadows: Shadows
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -31,7 +48,12 @@ def open_registry(settings: Settings) -> Registry:
 
 
 def open_log(settings: Settings) -> PredictionLog:
-    """The prediction log, its database at this software's revision; demo brings it there itself.
+    """The prediction log of the installation's database. Raises SetupError as `open_database`."""
+    return PredictionLog(open_database(settings))
+
+
+def open_database(settings: Settings) -> Engine:
+    """The database, at this software's revision; demo brings it there itself.
 
     Raises SetupError where it is not.
     """
@@ -39,7 +61,22 @@ def open_log(settings: Settings) -> PredictionLog:
     if settings.is_demo:
         upgrade(engine)
     check_revision(engine)
-    return PredictionLog(engine)
+    return engine
+
+
+def history_here(settings: Settings) -> History:
+    """What was decided of models here; nothing where there is no database yet.
+
+    Raises SetupError where the database is not at this software's revision.
+    """
+    engine = open_engine(settings.database)
+    if is_absent(engine):
+        return History()
+    try:
+        check_revision(engine)
+        return read_history(engine)
+    finally:
+        engine.dispose()
 
 
 def open_callers(settings: Settings) -> Callers:
@@ -66,10 +103,22 @@ def all_folders(settings: Settings) -> list[Path]:
 
 
 def find_folder(model: str) -> Path:
-    """The folder of a model id, or the folder itself; SetupError where there is none."""
+    """The folder of `ID` or `ID@VERSION`, or the folder itself.
+
+    A package goes before a specification. Raises SetupError where there is none, or where an id has
+    several versions to choose from.
+    """
     if (Path(model) / "manifest.toml").is_file():
         return Path(model)
-    folders = {folder.name: folder for folder in all_folders(read_settings())}
-    if model not in folders:
-        raise SetupError(f"no model is called {model}; there are: {', '.join(sorted(folders))}")
-    return folders[model]
+    model_id, _, version = model.partition("@")
+    folders = all_folders(read_settings())
+    found = [folder for folder in folders if folder_id(folder) == model_id]
+    chosen = [folder for folder in found if version in ("", folder_version(folder))]
+    chosen = [folder for folder in chosen if not is_specification(folder)] or chosen
+    if len(chosen) == 1:
+        return chosen[0]
+    if chosen:
+        names = ", ".join(f"{model_id}@{folder_version(folder)}" for folder in chosen)
+        raise SetupError(f"{model} is here in several versions; say which: {names}")
+    names = ", ".join(sorted({package_name(folder) for folder in found or folders}))
+    raise SetupError(f"no model is called {model}; there are: {names}")

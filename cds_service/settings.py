@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     models_dir: Path | None = Field(
         None, description="Folder with further model packages beside the bundled ones"
     )
+    publishers_file: Path | None = Field(
+        None,
+        description="TOML file of the publishers whose archives `varsel models import` lets in",
+    )
     allow_synthetic_models: bool = Field(
         False, description="Whether models trained on synthetic data may be served (demo: always)"
     )

@@ -13,9 +13,18 @@ from cds_service.cards import (
     signed,
     why_not_eligible,
 )
+from cds_service.ranked_cards import (
+    Way,
+    arguments_of,
+    ranking_words,
+    rankings_to_show,
+    said_argument,
+    say_ranking,
+)
+from cds_service.standing import why_stopped
 from cds_service.wording import day_and_time, number
 from models.manifest import Manifest
-from models.prediction import HeadPrediction, Prediction, RuleAlarm
+from models.prediction import HeadPrediction, Prediction, RankingPrediction, RuleAlarm
 
 _WIDEST = 16
 _WORDS = {
@@ -26,6 +35,7 @@ _WORDS = {
         "not-eligible": "ikke beregnet, modellen gælder ikke patienten",
         "implausible": "KONTROLLÉR NU", "safety": "SIKKERHEDSREGEL",
         "unread": "kunne ikke læses", "below-threshold": "under kortgrænsen",
+        "for": "taler for", "against": "taler imod",
     },
     "en": {
         "as of": "as of", "risk": "risk", "group": "group", "other": "other",
@@ -34,6 +44,7 @@ _WORDS = {
         "not-eligible": "not computed, the model is not for this patient",
         "implausible": "CHECK NOW", "safety": "SAFETY RULE",
         "unread": "could not be read", "below-threshold": "below the card threshold",
+        "for": "speaks for", "against": "speaks against",
     },
 }  # fmt: skip
 
@@ -48,10 +59,14 @@ def terminal_card(manifest: Manifest, p: Prediction, setting: Setting) -> str:
     if p.status == "insufficient-data":
         lacking = "; ".join(lacking_texts(manifest, p, language))
         lines.append(f"  {words['insufficient-data']}: {lacking}")
+    elif p.status == "refused":
+        lines.append(f"  {why_stopped(p, setting.zone, manifest.title.in_language(language))}")
     elif p.status != "scored":
         lines.append(f"  {words['not-eligible']}: {why_not_eligible(manifest, p, language)}")
     for head in p.heads:
         lines += _head_lines(manifest, p, head, setting)
+    for ranking in p.rankings:
+        lines += _ranking_lines(manifest, p, ranking, setting)
     if p.missing and p.status == "scored":
         lines.append(f"  {words['missing']}: {', '.join(m.label for m in p.missing)}")
     if p.troubles:
@@ -94,6 +109,25 @@ def _head_lines(
         )
     other = signed(shown.other, language)
     lines.append(f"  {words['other']:<{name}}  {'':<{_WIDEST}} {other:>6}")
+    return lines
+
+
+def _ranking_lines(
+    manifest: Manifest, p: Prediction, ranking: RankingPrediction, setting: Setting
+) -> list[str]:
+    words, spec = _WORDS[setting.language], ranking_words(manifest, ranking)
+    line = f"  {say_ranking(ranking, spec, setting, most=spec.shown)}"
+    if p.synthetic:
+        line += f"   {words['synthetic']}"
+    if ranking not in rankings_to_show(manifest, p):
+        line += f"   ({words['below-threshold']})"
+    specs = {feature.name: feature for feature in manifest.features}
+    ways: tuple[Way, ...] = ("for", "against")
+    lines = [line]
+    for way in ways:
+        for argument in arguments_of(ranking, way):
+            facts = ", ".join(said_argument(argument, way, specs, setting))
+            lines.append(f"  {words[way]}: {argument.label}   {facts}")
     return lines
 
 

@@ -61,6 +61,15 @@ class Texts:
     usual_limit: str
     rule_detail: str
     one_alarm: str
+    standing: str
+    states: Mapping[str, str]
+    since: str
+    unapproved_live: str
+    unapproved: str
+    routes: Mapping[str, str]
+    owner: str
+    stopped_summary: Mapping[str, str]
+    stopped_detail: Mapping[str, str]
 
 
 DANISH = Texts(
@@ -135,6 +144,36 @@ DANISH = Texts(
         "### Modellen\n\nGrænsen er patientens egen, og telemedicinsystemet alarmerer selv på den. "
         "Derfor står modellens beregning her og ikke som endnu en alarm."
     ),
+    standing="Status: {what}.",
+    states={
+        "candidate": "kandidat, ikke i drift",
+        "silent": "tavs afprøvning",
+        "live": "i drift",
+        "paused": "på pause",
+        "retired": "taget ud af brug",
+    },
+    since="{state} siden {day}",
+    unapproved_live="demonstration, ikke godkendt til klinisk brug",
+    unapproved="{state}, ikke godkendt til klinisk brug",
+    routes={
+        "ce-marked": "CE-mærket medicinsk udstyr.",
+        "mdr-5-5": "Egenfremstillet medicinsk udstyr, MDR artikel 5, stk. 5.",
+    },
+    owner="Klinisk ansvarlig: {name}.",
+    stopped_summary={
+        "paused": "{title}: Prognosen er sat på pause siden {day}",
+        "retired": "{title}: Prognosen er taget ud af brug siden {day}",
+    },
+    stopped_detail={
+        "paused": (
+            "Der beregnes ingen risiko, mens prognosen er på pause. At der ikke står et tal, siger "
+            "intet om patientens risiko. Alarmer for målinger vises fortsat."
+        ),
+        "retired": (
+            "Der beregnes ikke længere nogen risiko. At der ikke står et tal, siger intet om "
+            "patientens risiko. Alarmer for målinger vises fortsat."
+        ),
+    },
 )
 
 ENGLISH = Texts(
@@ -208,6 +247,36 @@ ENGLISH = Texts(
         "### The model\n\nThe limit is the patient's own, and the telemedicine system alarms on it "
         "itself. So the model's estimate stands here and not as one more alarm."
     ),
+    standing="Status: {what}.",
+    states={
+        "candidate": "candidate, not in service",
+        "silent": "silent trial",
+        "live": "in service",
+        "paused": "paused",
+        "retired": "taken out of use",
+    },
+    since="{state} since {day}",
+    unapproved_live="demonstration, not approved for clinical use",
+    unapproved="{state}, not approved for clinical use",
+    routes={
+        "ce-marked": "CE-marked medical device.",
+        "mdr-5-5": "In-house medical device, MDR Article 5(5).",
+    },
+    owner="Clinically responsible: {name}.",
+    stopped_summary={
+        "paused": "{title}: the prognosis has been paused since {day}",
+        "retired": "{title}: the prognosis has been out of use since {day}",
+    },
+    stopped_detail={
+        "paused": (
+            "No risk is computed while the prognosis is paused. That there is no number says "
+            "nothing about the patient's risk. Alarms for measurements are still shown."
+        ),
+        "retired": (
+            "No risk is computed any more. That there is no number says nothing about the "
+            "patient's risk. Alarms for measurements are still shown."
+        ),
+    },
 )
 
 TEXTS: Mapping[str, Texts] = {"da": DANISH, "en": ENGLISH}
@@ -240,6 +309,7 @@ class PageTexts:
     unread: str
     cards: str
     no_card: str
+    withdrawn: str
     not_causes: str
     id: str
 
@@ -277,6 +347,8 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
         unread="Kunne ikke læses",
         cards="Kort, der blev vist",
         no_card="Intet kort blev vist",
+        withdrawn="Denne version af modellen er taget ud af brug siden {day}. "
+        "Brug ikke tallene herunder.",
         not_causes="Bidrag viser, hvad der vejede i beregningen, ikke årsager. "
         "Varsel støtter beslutningen og træffer den ikke.",
         id="Prognosens id",
@@ -313,8 +385,71 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
         unread="Could not be read",
         cards="Cards shown",
         no_card="No card was shown",
+        withdrawn="This version of the model has been out of use since {day}. "
+        "Do not use the numbers below.",
         not_causes="Contributions show what weighed in the estimate, not causes. "
         "Varsel supports the decision and does not make it.",
         id="Prediction id",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RankedTexts:
+    """What a card says of several classes of which one will be true."""
+
+    summary: str
+    then: str
+    under_one: str
+    frequency: str
+    possibility: str
+    probability: str
+    others: str
+    speaks_for: str
+    speaks_against: str
+    nothing_for: str
+    nothing_against: str
+    not_advice: str
+    not_causes: str
+    way: str
+    ways: Mapping[str, str]
+
+
+RANKED_TEXTS: Mapping[str, RankedTexts] = {
+    "da": RankedTexts(
+        summary="{title}. Mest sandsynligt: {first} ({percent})",
+        then=", derefter {rest}",
+        under_one="under 1 %",
+        frequency="**{share} ud af 100** patienter med samme oplysninger {says}.",
+        possibility="Mulighed",
+        probability="Sandsynlighed",
+        others="Øvrige",
+        speaks_for="Taler for »{first}«",
+        speaks_against="Taler imod »{first}«",
+        nothing_for="Intet taler nævneværdigt for den mest sandsynlige mulighed.",
+        nothing_against="Intet taler nævneværdigt imod den mest sandsynlige mulighed.",
+        not_advice="Procenterne er modellens sandsynligheder og ikke et råd. Hvor ofte den første "
+        "mulighed viser sig at passe: ukendt her.",
+        not_causes="For og imod viser, hvad der vejede i beregningen, ikke årsager.",
+        way="Taler",
+        ways={"for": "for", "against": "imod", "neither": "hverken for eller imod"},
+    ),
+    "en": RankedTexts(
+        summary="{title}. Most likely: {first} ({percent})",
+        then=", then {rest}",
+        under_one="below 1 %",
+        frequency="**{share} of 100** patients with the same findings {says}.",
+        possibility="Possibility",
+        probability="Probability",
+        others="The rest",
+        speaks_for="Speaks for “{first}”",
+        speaks_against="Speaks against “{first}”",
+        nothing_for="Nothing speaks notably for the most likely possibility.",
+        nothing_against="Nothing speaks notably against the most likely possibility.",
+        not_advice="The percentages are the model's probabilities and no advice. How often the "
+        "first possibility turns out true: unknown here.",
+        not_causes="For and against show what weighed in the estimate, not causes.",
+        way="Speaks",
+        ways={"for": "for", "against": "against", "neither": "neither way"},
     ),
 }

@@ -59,6 +59,21 @@ def day_and_time(moment: str, zone: tzinfo, language: str) -> str:
     return at.strftime("%d.%m.%Y kl. %H.%M")
 
 
+_MONTHS = {
+    "da": ("januar", "februar", "marts", "april", "maj", "juni", "juli", "august", "september",
+           "oktober", "november", "december"),
+    "en": ("January", "February", "March", "April", "May", "June", "July", "August", "September",
+           "October", "November", "December"),
+}  # fmt: skip
+
+
+def day_in_words(moment: str, zone: tzinfo, language: str) -> str:
+    """The day of an ISO instant with its month in words: 22. november 2026."""
+    at = to_datetime(parse_time(moment), zone)
+    dot = "" if language == "en" else "."
+    return f"{at.day}{dot} {_MONTHS[language][at.month - 1]} {at.year}"
+
+
 def printable(text: str) -> str:
     """The text without control, formatting (bidirectional), unassigned and surrogate characters.
 
@@ -71,6 +86,18 @@ def plain(text: str, longest: int = 60) -> str:
     """Text from outside made harmless: no control or bidirectional characters, markup escaped."""
     cleaned = printable(text)[:longest]
     return _MARKUP.sub(lambda found: "\\" + found.group(0), cleaned)
+
+
+_OF_HUNDRED = {"da": ("færre end 1", "flere end 99"), "en": ("fewer than 1", "more than 99")}
+
+
+def of_hundred(risk: float, language: str) -> str:
+    """How many of 100 people a risk (0 to 1) is; never none of them, and never all."""
+    few, most = _OF_HUNDRED["en" if language == "en" else "da"]
+    people = round(100 * risk)
+    if people < 1:
+        return few
+    return most if people > 99 else str(people)
 
 
 def capital(text: str) -> str:

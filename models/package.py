@@ -2,9 +2,10 @@
 
     models/<model_id>/
       manifest.toml                what it is, in words
-      heads/<head>/booster.ubj     the trees, calibration folded in
+      heads/<head>/booster.ubj     the trees, calibration folded in; a ranking's of all its classes
+      heads/<head>/logistic.json   in place of trees: the logistic model that is the head
       heads/<head>/background.csv  about 100 rows the explanation compares with
-      heads/<head>/baseline.json   the penalised logistic model beside it
+      heads/<head>/baseline.json   the penalised logistic model beside trees; may be absent
       heads/<head>/uncertainty.csv where refits put each risk; may be absent
       reference.csv                a sample of the training features, for drift and ranges
       examples/*.json              synthetic patients with the score and contributions they must get
@@ -21,10 +22,12 @@ import dataclasses
 import hashlib
 import io
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +37,13 @@ from fhir_adapters.errors import LanguageError
 from fhir_adapters.facts import AnswerRule, Wanted
 from fhir_adapters.features.compute import FeatureSet
 from fhir_adapters.prefetch import expected_query
-from models.errors import PackageRefused
-from models.logistic import Logistic, read_logistic
+from models import manifest as words
+from models.errors import PackageRefused, ServedOnly
+from models.linear import Linear
+from models.logistic import Logistic, read_logistic_of
 from models.manifest import Comparison, Manifest, read_manifest
+from models.ranking import Ranked
+from models.risk_model import RiskModel
 from models.scores.from_record import ReferenceScores
 from models.trees import Trees
 from models.uncertainty import Uncertainty, uncertainty_of
@@ -47,15 +54,39 @@ KINDS = frozenset({".toml", ".ubj", ".csv", ".json", ".md"})
 UNUSUAL_LOW, UNUSUAL_HIGH = 1.0, 99.0
 """Percentiles of the training sample outside which a value is called unusual."""
 
+_Part = TypeVar("_Part")
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One outcome's trees, its logistic baseline, and where it is known how sure the trees are."""
+    """One outcome's model; where known, the logistic model beside it, and how sure it is."""
 
     id: str
-    trees: Trees
-    baseline: Logistic
+    model: RiskModel
+    simpler: Logistic | None = None
     uncertainty: Uncertainty | None = None
+
+    @property
+    def trees(self) -> Trees:
+        """The model, of a head of boosted trees; ServedOnly of any other."""
+        if not isinstance(self.model, Trees):
+            raise ServedOnly(f"heads.{self.id}.kind: it has no trees, only a logistic model")
+        return self.model
+
+    @property
+    def baseline(self) -> Logistic:
+        """The logistic model beside it; ServedOnly for a head that has none."""
+        if self.simpler is None:
+            raise ServedOnly(f"heads/{self.id}/baseline.json is not there")
+        return self.simpler
+
+
+@dataclass(frozen=True, slots=True)
+class RankingHead:
+    """One ranking's model."""
+
+    id: str
+    model: Ranked
 
 
 @dataclass(frozen=True)
@@ -140,6 +171,7 @@ class Package(Specification):
     heads: tuple[Head, ...]
     usual: Mapping[str, tuple[float, float]]
     folder: Path
+    rankings: tuple[RankingHead, ...] = ()
 
     @property
     def id(self) -> str:
@@ -179,46 +211,89 @@ def load_package(folder: Path) -> Package:
     checksum = verify_checksums(folder)
     columns = specification.columns
     try:
-        heads = tuple(_load_head(folder / "heads" / h.id, h.id, columns) for h in manifest.heads)
-        names, rows = read_table(folder / "reference.csv")
-        _require_columns("reference.csv", names, columns)
-    except (OSError, ValueError) as error:
+        heads = tuple(_load_head(folder, head, columns) for head in manifest.heads)
+        rankings = tuple(_load_ranking(folder, ranking, columns) for ranking in manifest.rankings)
+        reference = _table_of(folder, folder / "reference.csv", columns)
+    except ValueError as error:
         raise PackageRefused(manifest.id, f"unreadable: {error}") from None
     return Package(
         manifest=manifest,
         features=specification.features,
         checksum=checksum,
         heads=heads,
-        usual=_usual_ranges(names, rows),
+        usual=_usual_ranges(columns, reference),
         folder=folder,
+        rankings=rankings,
     )
 
 
-def _load_head(folder: Path, head_id: str, columns: list[str]) -> Head:
-    names, background = read_table(folder / "background.csv")
-    _require_columns(f"heads/{head_id}/background.csv", names, columns)
-    baseline = read_logistic(folder / "baseline.json")
-    _require_columns(f"heads/{head_id}/baseline.json", baseline.columns, columns)
-    numbers = (baseline.median, baseline.mean, baseline.sd, baseline.weight)
-    if any(len(part) != len(columns) for part in numbers):
-        raise ValueError(f"heads/{head_id}/baseline.json: not one number for each column")
-    trees = Trees.load(folder / "booster.ubj", background, columns)
-    return Head(head_id, trees, baseline, _read_uncertainty(folder / "uncertainty.csv", head_id))
+def _load_head(package: Path, head: words.Head, columns: list[str]) -> Head:
+    folder = package / "heads" / head.id
+    return Head(
+        head.id,
+        _load_model(package, head, columns),
+        _beside(package, folder / "baseline.json", lambda path: read_logistic_of(path, columns)),
+        _beside(package, folder / "uncertainty.csv", _uncertainty),
+    )
 
 
-def _read_uncertainty(path: Path, head_id: str) -> Uncertainty | None:
-    """How sure a head's trees are; None for a head that does not say."""
+def _load_model(package: Path, head: words.Head, columns: list[str]) -> RiskModel:
+    folder = package / "heads" / head.id
+    background = _table_of(package, folder / "background.csv", columns)
+    if head.kind == "logistic":
+        with naming(package, folder / "logistic.json") as path:
+            return Linear.load(path, background, columns)
+    with naming(package, folder / "booster.ubj") as path:
+        return Trees.load(path, background, columns)
+
+
+def _load_ranking(package: Path, ranking: words.Ranking, columns: list[str]) -> RankingHead:
+    folder = package / "heads" / ranking.id
+    background = _table_of(package, folder / "background.csv", columns)
+    with naming(package, folder / "booster.ubj") as path:
+        model = Ranked.load(path, background, columns, classes=len(ranking.classes))
+    return RankingHead(ranking.id, model)
+
+
+def _table_of(package: Path, path: Path, columns: list[str]) -> NDArray[np.float64]:
+    """The rows of a table of the model's columns."""
+    with naming(package, path):
+        names, rows = read_table(path)
+        if names != columns:
+            raise ValueError(f"its columns are not the manifest's: {_difference(names, columns)}")
+    return rows
+
+
+def _uncertainty(path: Path) -> Uncertainty:
+    return uncertainty_of(*read_table(path))
+
+
+def _beside(package: Path, path: Path, read: Callable[[Path], _Part]) -> _Part | None:
+    """What a file of a head holds; None where the head does without."""
     if not path.exists():
         return None
+    with naming(package, path):
+        return read(path)
+
+
+def _difference(names: list[str], columns: list[str]) -> str:
+    """The first place in which two lists of columns differ, in words."""
+    if len(names) != len(columns):
+        return f"{len(names)}, where the manifest has {len(columns)}"
+    both = enumerate(zip(names, columns, strict=True), 1)
+    place, (name, column) = next((n, pair) for n, pair in both if pair[0] != pair[1])
+    return f"number {place} is {name!r}, where the manifest has {column!r}"
+
+
+@contextmanager
+def naming(package: Path, path: Path) -> Iterator[Path]:
+    """The path; what is raised meanwhile because of what it holds, or lacks, names it."""
     try:
-        return uncertainty_of(*read_table(path))
+        yield path
+    except OSError as error:
+        raise ValueError(f"{path.relative_to(package).as_posix()}: {error.strerror}") from None
     except ValueError as error:
-        raise ValueError(f"heads/{head_id}/{path.name}: {error}") from None
-
-
-def _require_columns(file: str, found: list[str], columns: list[str]) -> None:
-    if found != columns:
-        raise ValueError(f"{file}: its columns are not the manifest's")
+        raise ValueError(f"{path.relative_to(package).as_posix()}: {error}") from None
 
 
 def _usual_ranges(names: list[str], rows: NDArray[np.float64]) -> dict[str, tuple[float, float]]:
@@ -239,13 +314,13 @@ def read_table(path: Path) -> tuple[list[str], NDArray[np.float64]]:
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
     if not lines:
-        raise ValueError(f"{path.name} is empty")
+        raise ValueError("is empty")
     if len(lines) == 1:
-        raise ValueError(f"{path.name} has no rows")
+        raise ValueError("has no rows")
     rows = [[float(cell) if cell else np.nan for cell in line] for line in lines[1:]]
     table = np.array(rows, dtype=np.float64).reshape(len(rows), len(lines[0]))
     if np.isinf(table).any():
-        raise ValueError(f"{path.name} holds an infinite number")
+        raise ValueError("holds an infinite number")
     return lines[0], table
 
 

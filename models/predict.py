@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from fhir_adapters.features.language import USABLE, FeatureSpec
 from fhir_adapters.record import Fact, PatientRecord
 from models import manifest as words
 from models import prediction as shape
-from models.package import Head, Package, Specification, compares
+from models.package import Head, Package, RankingHead, Specification, compares
+from models.ranking import NOTABLE
 from models.scores.about import BANDS, INPUTS
 from models.scores.score import ReferenceScore
 from models.uncertainty import METHOD
@@ -119,20 +121,20 @@ def _head(
     numbers: Sequence[float],
     language: str,
 ) -> shape.HeadPrediction:
-    risk = float(head.trees.risk(matrix)[0])
-    points = head.trees.points(matrix)[0]
+    risk = float(head.model.risk(matrix)[0])
+    points = head.model.points(matrix)[0]
     return shape.HeadPrediction(
         head=spec.id,
         outcome=spec.outcome,
         horizon_days=spec.horizon_days,
         status="scored",
         risk=risk,
-        reference_risk=head.trees.reference_risk,
+        reference_risk=head.model.reference_risk,
         threshold=spec.threshold,
         band=band_of(spec, risk).id,
         interval=head.uncertainty.interval_at(risk) if head.uncertainty else None,
         interval_method=METHOD if head.uncertainty else None,
-        baseline_risk=head.baseline.risk_of(list(numbers)),
+        baseline_risk=head.simpler.risk_of(list(numbers)) if head.simpler else None,
         contributions=_contributions(package, row, points.tolist(), language),
     )
 
@@ -165,29 +167,104 @@ def _contributions(
     ]
 
 
+def ranking_predictions(
+    package: Package, row: FeatureRow, language: str
+) -> list[shape.RankingPrediction]:
+    """The classes of every ranking by probability, and what speaks for and against the first."""
+    matrix = np.array([row.numbers(package.columns)], dtype=np.float64)
+    return [
+        _ranking(package, ranking, spec, row, matrix, language)
+        for ranking, spec in zip(package.rankings, package.manifest.rankings, strict=True)
+    ]
+
+
+def _ranking(
+    package: Package,
+    ranking: RankingHead,
+    spec: words.Ranking,
+    row: FeatureRow,
+    matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]],
+    language: str,
+) -> shape.RankingPrediction:
+    probabilities = ranking.model.probabilities(matrix)[0].tolist()
+    order = sorted(range(len(probabilities)), key=lambda place: -probabilities[place])
+    weights = ranking.model.weights(matrix)[0, :, order[0]].tolist()
+    by_weight = _arguments(package, row, weights, language)
+    return shape.RankingPrediction(
+        ranking=spec.id,
+        outcome=spec.outcome,
+        horizon_days=spec.horizon_days,
+        status="scored",
+        classes=[
+            shape.ClassProbability(
+                id=spec.classes[place].id,
+                label=spec.classes[place].label.in_language(language),
+                probability=probabilities[place],
+            )
+            for place in order
+        ],
+        speaks_for=[argument for weight, argument in by_weight if weight >= NOTABLE],
+        speaks_against=[argument for weight, argument in by_weight if weight <= -NOTABLE],
+    )
+
+
+def _arguments(
+    package: Package, row: FeatureRow, weights: list[float], language: str
+) -> list[tuple[float, shape.Argument]]:
+    """Every category with its summed weight (log-odds), the strongest first either way."""
+    by_category: dict[str, list[tuple[float, FeatureSpec]]] = {}
+    for spec, weight in zip(package.manifest.inputs, weights, strict=True):
+        by_category.setdefault(spec.category or "", []).append((weight, spec))
+    labels = {c.id: c.label.in_language(language) for c in package.manifest.categories}
+    found = [
+        (
+            math.fsum(weight for weight, _ in features),
+            shape.Argument(
+                category=category,
+                label=labels[category],
+                features=[
+                    shape.FeatureArgument(
+                        speaks="for" if weight > 0 else "against" if weight < 0 else "neither",
+                        **_finding(package, spec, row.values[spec.name], language),
+                    )
+                    for weight, spec in sorted(features, key=lambda pair: -abs(pair[0]))
+                ],
+            ),
+        )
+        for category, features in by_category.items()
+    ]
+    return sorted(found, key=lambda pair: -abs(pair[0]))
+
+
 def _feature(
     package: Package, spec: FeatureSpec, value: FeatureValue, points: float, language: str
 ) -> shape.FeatureContribution:
+    return shape.FeatureContribution(points=points, **_finding(package, spec, value, language))
+
+
+def _finding(
+    package: Package, spec: FeatureSpec, value: FeatureValue, language: str
+) -> dict[str, Any]:
+    """A feature's value with its provenance: the fields of a `FeatureFinding`."""
     low, high = package.usual.get(spec.name, (-math.inf, math.inf))
-    return shape.FeatureContribution(
-        name=spec.name,
-        label=spec.label.in_language(language),
-        value=value.value,
-        unit=spec.unit,
-        status=value.status,
-        points=points,
-        time=None if value.time is None else to_iso(value.time),
-        reason=value.reason,
-        source=list(value.sources),
-        code=value.code,
-        original=value.original,
-        original_unit=value.unit,
-        reference=spec.reference.in_language(language) if spec.reference else None,
-        baseline=value.baseline,
-        series=[(to_iso(time), number) for time, number in value.series],
-        findings=value.findings,
-        unusual=value.value is not None and not low <= value.value <= high,
-    )
+    return {
+        "name": spec.name,
+        "label": spec.label.in_language(language),
+        "value": value.value,
+        "unit": spec.unit,
+        "status": value.status,
+        "time": None if value.time is None else to_iso(value.time),
+        "reason": value.reason,
+        "source": list(value.sources),
+        "code": value.code,
+        "original": value.original,
+        "original_unit": value.unit,
+        "reference": spec.reference.in_language(language) if spec.reference else None,
+        "baseline": value.baseline,
+        "series": [(to_iso(time), number) for time, number in value.series],
+        "findings": value.findings,
+        "unusual": value.value is not None and not low <= value.value <= high,
+    }
 
 
 def missing_features(spec: Specification, row: FeatureRow, language: str) -> list[shape.Missing]:
@@ -268,13 +345,16 @@ def _safety_alarm(
     measured = row.values[rule.feature]
     own = row.values[rule.own_limit].value if rule.own_limit else None
     limit = rule.limit if own is None else own
-    if measured.status not in USABLE or not compares(measured.value, rule.op, limit):
+    bound = row.at_worst(rule.feature, rule.op)
+    value = measured.value if measured.status in USABLE else bound
+    if not compares(value, rule.op, limit):
         return None
+    label = rule.label.in_language(language)
     return shape.RuleAlarm(
         kind="safety",
         rule=rule.id,
-        label=rule.label.in_language(language),
-        value=measured.value,
+        label=label if bound is None else f"{label} {rule.op[0]}",
+        value=value,
         unit=spec.unit,
         time=to_iso(row.as_of if measured.time is None else measured.time),
         limit="" if spec.yes_no else f"{rule.op} {limit:g}",

@@ -13,6 +13,12 @@ import msgspec
 
 SCHEMA_VERSION = "1"
 Status = Literal["scored", "insufficient-data", "not-eligible", "refused"]
+State = Literal["candidate", "silent", "live", "paused", "retired"]
+"""Where a version of a model stands at a site; docs/governance.md says what each means."""
+RegulatoryRoute = Literal["ce-marked", "mdr-5-5"]
+"""CE-marked as a medical device, or made in house: Regulation (EU) 2017/745 (MDR), article 5(5)."""
+AiActRole = Literal["provider", "deployer"]
+"""What the site is of the system by Regulation (EU) 2024/1689, article 3(3) and (4)."""
 
 
 class ModelRef(msgspec.Struct, frozen=True):
@@ -23,11 +29,26 @@ class ModelRef(msgspec.Struct, frozen=True):
     checksum: str
 
 
-class FeatureContribution(msgspec.Struct, frozen=True, kw_only=True):
-    """One feature's value with its provenance, and what it added to the risk (points).
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """How a version stood at the site when it answered, by the site's own record.
+
+    `since`: when that was decided; None where nobody had to decide (a bundled package in the demo
+    profile, a version nobody has taken up). `regulatory_route` to `clinical_owner` are None where
+    nothing is recorded: then it is no model for clinical use.
+    """
+
+    state: State
+    since: str | None = None
+    regulatory_route: RegulatoryRoute | None = None
+    ai_act_role: AiActRole | None = None
+    clinical_owner: str | None = None
+
+
+class FeatureFinding(msgspec.Struct, frozen=True, kw_only=True):
+    """One feature's value with its provenance.
 
     `value` is None where there is none (`status` and `reason` say why); a missing value can
-    contribute too. `time` is when the newest finding held, `source` the resources it rests on.
+    weigh too. `time` is when the newest finding held, `source` the resources it rests on.
     `unusual`: the value lies outside 1 to 99 per cent of the training sample.
     """
 
@@ -36,7 +57,6 @@ class FeatureContribution(msgspec.Struct, frozen=True, kw_only=True):
     value: float | None
     unit: str
     status: str
-    points: float
     time: str | None = None
     reason: str | None = None
     source: list[str] = []
@@ -48,6 +68,12 @@ class FeatureContribution(msgspec.Struct, frozen=True, kw_only=True):
     series: list[tuple[str, float]] = []
     findings: int = 0
     unusual: bool = False
+
+
+class FeatureContribution(FeatureFinding, frozen=True, kw_only=True):
+    """One feature's value, and what it added to the risk (points)."""
+
+    points: float
 
 
 class Contribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +106,45 @@ class HeadPrediction(msgspec.Struct, frozen=True, kw_only=True):
     interval_method: str | None = None
     baseline_risk: float | None = None
     contributions: list[Contribution]
+
+
+class FeatureArgument(FeatureFinding, frozen=True, kw_only=True):
+    """One feature's value, and whether it speaks for or against the first class of a ranking."""
+
+    speaks: Literal["for", "against", "neither"]
+
+
+class Argument(msgspec.Struct, frozen=True, kw_only=True):
+    """A clinical category that speaks for or against the first class; its features, strongest
+    first. There are no points: several classes' probabilities do not share out so."""
+
+    category: str
+    label: str
+    features: list[FeatureArgument]
+
+
+class ClassProbability(msgspec.Struct, frozen=True):
+    """One class of a ranking and its probability, 0 to 1."""
+
+    id: str
+    label: str
+    probability: float
+
+
+class RankingPrediction(msgspec.Struct, frozen=True, kw_only=True):
+    """Several classes of which one will be true, and what speaks for and against the first.
+
+    `classes` by falling probability; together they are 1. `speaks_for` and `speaks_against`:
+    categories, strongest first; one that hardly weighs is in neither.
+    """
+
+    ranking: str
+    outcome: str
+    horizon_days: int | None
+    status: Status
+    classes: list[ClassProbability]
+    speaks_for: list[Argument]
+    speaks_against: list[Argument]
 
 
 class Missing(msgspec.Struct, frozen=True):
@@ -136,6 +201,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     prediction_id: str
     service: str
     model: ModelRef
+    standing: Standing | None = None
     synthetic: bool
     mode: str
     returned: str
@@ -146,6 +212,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None
     language: str
     heads: list[HeadPrediction] = []
+    rankings: list[RankingPrediction] = []
     missing: list[Missing] = []
     rule_alarms: list[RuleAlarm] = []
     reference_scores: list[ReferenceScore] = []

@@ -17,17 +17,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from models.boosters import read_servable
 from models.engines import tree_explainer
 from models.engines import xgboost as xgb
 
 Matrix = NDArray[np.float64]
+EXPLAINS_WITHIN = 1e-5
+"""How far the explainer's reading of the trees may lie from the booster's own output."""
 
 
 class Trees:
     """One head's booster with its explainer."""
 
     def __init__(self, booster: xgb.Booster, background: Matrix, columns: list[str]) -> None:
-        """Take a booster of `columns`, and a background of shape (rows, columns), NaN missing."""
+        """Take a booster of `columns`, and a background of shape (rows, columns), NaN missing.
+
+        Raises ValueError where the explainer reads other trees than the booster predicts with.
+        """
         booster.set_param({"nthread": 1})
         background = background.astype(np.float32).astype(np.float64)
         self.booster = booster
@@ -39,11 +45,14 @@ class Trees:
             model_output="probability",
         )
         self.reference_risk = float(self._explainer.expected_value)
+        off = abs(self.reference_risk - float(self.risk(background).mean()))
+        if not off <= EXPLAINS_WITHIN:
+            raise ValueError(f"trees: explained {off:.1e} away from what they predict")
 
     @classmethod
     def load(cls, path: Path, background: Matrix, columns: list[str]) -> Trees:
-        """Read a booster file (UBJSON)."""
-        return cls(xgb.Booster(model_file=path), background, columns)
+        """Read a booster file; ValueError where it cannot be served, or is of other columns."""
+        return cls(read_servable(path, columns), background, columns)
 
     def risk(self, rows: Matrix) -> NDArray[np.float64]:
         """The risk of each row, (n, columns) -> (n,), 0 to 1."""

@@ -12,7 +12,16 @@ from typing import Annotated
 import typer
 
 from cds_service import __version__
-from cds_service.cli import cohorts, operate, packages, scoring, studies
+from cds_service.cli import (
+    cohorts,
+    exchange,
+    governance,
+    operate,
+    packages,
+    ready,
+    scoring,
+    studies,
+)
 from cds_service.errors import OurFault, RequestRefused, SetupError
 from cds_service.wording import printable
 from fhir_adapters.errors import FhirError
@@ -42,6 +51,16 @@ models_app.command("list")(packages.list_models)
 models_app.command("check")(packages.check)
 models_app.command("card")(packages.card)
 models_app.command("train")(packages.train)
+models_app.command("init")(ready.init)
+models_app.command("seal")(ready.seal)
+models_app.command("export")(exchange.export)
+models_app.command("import")(exchange.import_package)
+models_app.command("diff")(exchange.diff)
+models_app.command("keygen")(exchange.keygen)
+models_app.command("evaluation")(exchange.evaluation)
+models_app.command("state")(governance.state)
+models_app.command("record")(governance.record)
+models_app.command("withdraw")(governance.withdraw)
 cohort_app.command("synth")(cohorts.synth)
 cohort_app.command("build")(cohorts.build)
 app.command("validate")(studies.validate)

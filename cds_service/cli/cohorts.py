@@ -65,14 +65,16 @@ def build(
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write")],
     as_json: Json = False,
 ) -> None:
-    """Write features and outcomes of every eligible index stay to a Parquet file."""
+    """Write features, reference scores and outcomes of every eligible index to a Parquet file."""
     import pyarrow
     from pyarrow import parquet
 
     spec = read_specification(find_folder(model))
     folder_to_write(out.parent)
     with progress_bar("patients") as told:
-        cohort = build_cohort(spec, folder_to_read(ndjson_dir, "NDJSON_DIR"), progress=told)
+        cohort = build_cohort(
+            spec, folder_to_read(ndjson_dir, "NDJSON_DIR"), with_scores=True, progress=told
+        )
     parquet.write_table(pyarrow.Table.from_pandas(cohort.frame, preserve_index=False), out)
     states = {head.id: _states(cohort, head.id) for head in spec.manifest.heads}
     if as_json:

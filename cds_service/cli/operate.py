@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from cds_service.cli.console import JSON_HELP, print_json
-from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.log import PredictionLog, is_absent, open_engine
 from cds_service.db.migrate import check_revision, upgrade
 from cds_service.errors import LogUnavailable, SetupError
-from cds_service.service import open_callers, open_registry
+from cds_service.governance import OFFERED, roster_of
+from cds_service.service import history_here, open_callers, open_registry
 from cds_service.settings import Settings, check_fit_to_serve, read_settings
 
 
@@ -121,14 +122,22 @@ def _models(settings: Settings) -> str:
         raise SetupError("; ".join(f"{k} refused: {v}" for k, v in registry.refused.items()))
     if not registry.packages:
         raise SetupError("no model package")
-    return ", ".join(f"{p.id} {p.manifest.version}" for p in registry.packages.values())
+    try:
+        history = history_here(settings)
+    except (SetupError, LogUnavailable):
+        return f"{', '.join(registry.packages)} (states unknown: see database)"
+    roster = roster_of(registry, history, demo=settings.is_demo)
+    if roster.faults:
+        raise SetupError("; ".join(roster.faults))
+    said = ", ".join(f"{stand.version} {stand.state}" for stand in roster.stands)
+    offered = any(duty.standing.state in OFFERED for duty in roster.duties.values())
+    return said if offered else f"{said} (none is in service: varsel models state)"
 
 
 def _database(settings: Settings) -> str:
     engine = open_engine(settings.database)
     shown = engine.url.render_as_string(hide_password=True)
-    path = engine.url.database
-    if engine.dialect.name == "sqlite" and path and not Path(path).exists():
+    if is_absent(engine):
         if settings.is_demo:
             return f"{shown} is made at the first start"
         raise SetupError(f"{shown} does not exist: run `varsel db upgrade`")

@@ -20,7 +20,9 @@ from cds_service.errors import SetupError
 from cds_service.service import all_folders, find_folder
 from cds_service.settings import read_settings
 from models.errors import PackageRefused
+from models.evaluation import is_specification
 from models.examples import replay_examples
+from models.exchange import specifications_in
 from models.package import load_package
 from models.registry import load_registry
 
@@ -28,8 +30,11 @@ Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 
 
 def list_models(as_json: Json = False) -> None:
-    """List the model packages, and those refused with the reason."""
-    registry = load_registry(all_folders(read_settings()), allow_synthetic=True)
+    """List the model packages, specifications, and those refused with the reason."""
+    folders = all_folders(read_settings())
+    registry = load_registry(folders, allow_synthetic=True)
+    specifications, broken = specifications_in(folders)
+    refused = registry.refused | broken
     rows = [
         {
             "id": p.id,
@@ -43,12 +48,14 @@ def list_models(as_json: Json = False) -> None:
         for p in registry.packages.values()
     ]
     if as_json:
-        print_json({"models": rows, "refused": registry.refused})
+        print_json({"models": rows, "specifications": specifications, "refused": refused})
         return
     for row in rows:
         mark = "SYNTHETIC" if row["synthetic"] else ""
         print(f"{row['id']:<24} {row['version']:<8} {row['features']} features  {mark}")
-    for name, fault in registry.refused.items():
+    for spec in specifications:
+        print(f"{spec.id:<24} {spec.version:<8} specification, never servable")
+    for name, fault in refused.items():
         print(f"{name:<24} REFUSED  {fault}")
 
 
@@ -58,6 +65,7 @@ def check(
 ) -> None:
     """Check packages as admission does: manifest, checksums, worked examples. 1 where one fails."""
     folders = [find_folder(model)] if model else all_folders(read_settings())
+    folders = [folder for folder in folders if model or not is_specification(folder)]
     results = []
     for folder in folders:
         try:
@@ -146,6 +154,9 @@ def train(
             print(f"{head}: experimental: {reason}")
         for warning in made["warnings"]:
             print(f"{head}: warning: {warning}")
+        if made.get("preferred") == "logistic":
+            print(f"{head}: the logistic model is preferred: {made['preferred_because']}")
+            print(f'{head}: to serve it, say kind = "logistic" in heads.{head} and train again')
         for part in ("test", "gate"):
             if part in made:
                 print(f"{head}, {part}: {_figures(made[part])}")
@@ -154,8 +165,9 @@ def train(
 
 def _figures(part: dict[str, Any]) -> str:
     """The main figures of one part on one line."""
-    trees, logistic = part["trees"], part["logistic"]
+    logistic = part["logistic"]
+    served = part.get("trees", logistic)
     named = (("AUROC", "auroc"), ("slope", "calibration_slope"), ("O/E", "observed_expected"))
-    said = ", ".join(f"{label} {trees[name]['value']:.3f}" for label, name in named)
-    baseline = f"logistic AUROC {logistic['auroc']['value']:.3f}"
-    return f"{part['n']} rows, {part['events']} events, {said} ({baseline})"
+    said = ", ".join(f"{label} {served[name]['value']:.3f}" for label, name in named)
+    beside = f" (logistic AUROC {logistic['auroc']['value']:.3f})" if "trees" in part else ""
+    return f"{part['n']} rows, {part['events']} events, {said}{beside}"

@@ -24,19 +24,21 @@ from cds_service.assess import (
 from cds_service.cards import Setting
 from cds_service.cli.console import JSON_HELP, print_json
 from cds_service.errors import BadRequest, PreconditionFailed, SetupError
+from cds_service.governance import History, standing_of, stands_of, version_of
 from cds_service.privacy import Privacy
 from cds_service.protocol import decode_call, hook_of, require_patient
 from cds_service.routes.hooks import moment_of
-from cds_service.service import all_folders, find_folder, open_log
+from cds_service.service import all_folders, find_folder, history_here, open_log
 from cds_service.settings import Settings, read_settings
 from cds_service.terminal import terminal_card
 from fhir_adapters.decode import Gathered, decode_bundle, decode_prefetch
 from fhir_adapters.errors import UnreadableInput
 from models.package import Package
-from models.prediction import Prediction
+from models.prediction import Prediction, Standing
 from models.registry import admit, load_registry
 
 _GZIP = b"\x1f\x8b"
+UNDECIDED = History()
 _IS_HOOK_REQUEST = re.compile(rb'"hookInstance"\s*:')
 
 
@@ -58,10 +60,13 @@ def score(
     raw = read_input(file, settings.max_body_bytes)
     packages = _answering(_packages(model, settings), raw)
     spoken = _language(language, settings)
+    history = history_here(settings)
     scored: list[tuple[Package, Assessment]] = []
     for package in packages:
         try:
-            answer = score_one(package, raw, as_of=as_of, language=spoken, settings=settings)
+            answer = score_one(
+                package, raw, as_of=as_of, language=spoken, settings=settings, history=history
+            )
         except PreconditionFailed as lacking:
             if len(packages) == 1:
                 raise
@@ -151,9 +156,15 @@ def _unzip(raw: bytes, limit: int, file: str) -> bytes:
 
 
 def score_one(
-    package: Package, raw: bytes, *, as_of: str, language: str, settings: Settings
+    package: Package,
+    raw: bytes,
+    *,
+    as_of: str,
+    language: str,
+    settings: Settings,
+    history: History = UNDECIDED,
 ) -> Assessment:
-    """What a package says of the one patient in some bytes.
+    """What a package says of the one patient in some bytes; `history`: what was decided here.
 
     Raises UnreadableInput and RequestRefused as the hook route does.
     """
@@ -174,9 +185,16 @@ def score_one(
         as_of=now if as_of == "now" else moment_of(as_of, gathered, settings.zone, "--as-of"),
         now=now,
         language=language,
+        standing=_standing(package, history, demo=settings.is_demo),
         zone=settings.zone,
     )
     return assess(package, _with_a_patient(gathered), question)
+
+
+def _standing(package: Package, history: History, *, demo: bool) -> Standing:
+    """How the package stands here."""
+    (stand,) = stands_of([version_of(package)], history, demo=demo)
+    return standing_of(stand)
 
 
 def _with_a_patient(gathered: Gathered) -> Gathered:

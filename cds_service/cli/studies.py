@@ -32,8 +32,11 @@ from fhir_adapters.clock import parse_time
 from models.cohort import Cohort, build_cohort
 from models.manifest import Head
 from models.package import Package, load_package, read_table
+from models.scores.about import ABOUT
+from models.scores.comparators import comparators
 
 if TYPE_CHECKING:
+    from validation.comparison import Comparator
     from validation.report import ModelFacts
 
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
@@ -57,11 +60,12 @@ def validate(
     from validation.errors import ValidationError
     from validation.report import write_report
 
-    package, cohort = _cohort(model, data)
+    package, cohort = _cohort(model, data, with_scores=True)
     head = _head(package, head_id)
     rows = cohort.of_head(head.id)
     risks = _risks(package, head.id, rows)
-    frame = rows[["patient", "index_time", "state"]].assign(risk=risks)
+    scores = [name for name in rows.columns if name.startswith(("score:", "score-risk:"))]
+    frame = rows[["patient", "index_time", "state", *scores]].assign(risk=risks)
     bands = [band.from_risk for band in head.bands if band.from_risk > 0]
     try:
         with progress_bar("bootstrap") as told:
@@ -69,6 +73,7 @@ def validate(
                 frame,
                 thresholds=bands,
                 excluded=cohort.excluded,
+                comparators=_comparators(package, head.id),
                 bootstrap=bootstrap,
                 seed=seed,
                 progress=lambda _, done, total: told(done, total),
@@ -90,9 +95,27 @@ def validate(
     if as_json:
         print_json(msgspec.json.decode((out / "report.json").read_bytes()))
         return
-    for statistic in result.statistics:
+    compared = (s for one in result.comparisons for s in (one.share, *one.statistics))
+    for statistic in (*result.statistics, *compared):
         print(f"{statistic.name:<34} {_text(statistic)}")
     print(f"report: {page}")
+
+
+def _comparators(package: Package, head_id: str) -> list[Comparator]:
+    """The package's reference scores that predict something comparable with a head."""
+    from validation.comparison import Comparator
+
+    compared = comparators(package.id, head_id, package.manifest.reference_scores)
+    return [
+        Comparator(
+            id=name,
+            label=ABOUT[name].label.en,
+            version=ABOUT[name].version,
+            predicts=outcome.en if (outcome := ABOUT[name].outcome) else "",
+            risk_of=risk_of,
+        )
+        for name, risk_of in compared.items()
+    ]
 
 
 def drift(
@@ -141,16 +164,20 @@ def drift(
     print(f"{len(result.alarms)} alarms, {result.rows_current} rows; report: {out}/report.html")
 
 
-def _cohort(model: str, data: Path) -> tuple[Package, Cohort]:
+def _cohort(model: str, data: Path, *, with_scores: bool = False) -> tuple[Package, Cohort]:
     package = load_package(find_folder(model))
     with progress_bar("patients") as told:
-        cohort = build_cohort(package, folder_to_read(data, "--data"), progress=told)
+        cohort = build_cohort(
+            package, folder_to_read(data, "--data"), with_scores=with_scores, progress=told
+        )
     return package, cohort
 
 
 def _head(package: Package, head_id: str | None) -> Head:
     """The head of an id; the first where none is named."""
     heads = {head.id: head for head in package.manifest.heads}
+    if not heads:
+        raise SetupError(f"{package.id} has rankings only, and rankings are not validated")
     if head_id is None:
         return package.manifest.heads[0]
     if head_id not in heads:
@@ -165,7 +192,7 @@ def _all_risks(package: Package, frame: pd.DataFrame) -> dict[str, Any]:
 
 def _risks(package: Package, head_id: str, frame: pd.DataFrame) -> Any:
     head = next(h for h in package.heads if h.id == head_id)
-    return head.trees.risk(frame[package.columns].to_numpy(dtype=np.float64))
+    return head.model.risk(frame[package.columns].to_numpy(dtype=np.float64))
 
 
 def _given(model: str, data: Path) -> tuple[Package, pd.DataFrame]:
@@ -182,7 +209,7 @@ def _logged(model: str, since: str) -> tuple[Package, pd.DataFrame]:
     package = load_package(find_folder(model))
     log = PredictionLog(open_engine(read_settings().database))
     rows = []
-    for logged in log.features_since(package.id, start):
+    for logged in log.features_since(package.id, package.manifest.version, start):
         features = {f["name"]: f["value"] for f in msgspec.json.decode(logged["features"])}
         heads = msgspec.json.decode(logged["document"])["heads"]
         rows.append(

@@ -1,8 +1,9 @@
-"""The prediction log: every SQL statement of the product, and the writer that commits in groups.
+"""The prediction log: its SQL, and the writer that commits in groups.
 
 A prediction is durable when `store` returns: SQLite in WAL mode with `synchronous=FULL`. One thread
 per process writes; the rows of calls that arrive together share one commit. The same call again
-(organisation, service, hook, hookInstance) finds its stored row instead of making a second one.
+(organisation, service, hook, hookInstance), asked of the same version in the same state, finds its
+stored row instead of making a second one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, event, select
@@ -53,6 +55,13 @@ def open_engine(url: str) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _make_sqlite_durable)
     return engine
+
+
+def is_absent(engine: Engine) -> bool:
+    """Whether the database is a file that is not there; asking it anything would make it."""
+    path = engine.url.database
+    is_file = engine.dialect.name == "sqlite" and path not in (None, "", ":memory:")
+    return is_file and not Path(str(path)).exists()
 
 
 def _make_sqlite_durable(connection: Any, _: object) -> None:
@@ -145,7 +154,10 @@ class PredictionLog:
         """The document of the newest card this model showed of the patient's same index, before a
         row; None where there is none. Raises LogUnavailable.
         """
-        same = ("organisation", "service", "patient_pseudonym", "index_time", "package_checksum")
+        same = (
+            "organisation", "service", "patient_pseudonym", "index_time", "package_checksum",
+            "state",
+        )  # fmt: skip
         query = (
             select(predictions.c.document)
             .where(*(predictions.c[name] == row[name] for name in same))
@@ -157,8 +169,8 @@ class PredictionLog:
         found = self._read(query)
         return found[0]["document"] if found else None
 
-    def features_since(self, model_id: str, since: datetime) -> list[RowMapping]:
-        """Features and documents of a model's scored predictions from a time on, oldest first."""
+    def features_since(self, model_id: str, version: str, since: datetime) -> list[RowMapping]:
+        """Features and documents of what a version scored from a time on, oldest first."""
         query = (
             select(
                 predictions.c.features,
@@ -166,7 +178,7 @@ class PredictionLog:
                 predictions.c.patient_pseudonym,
             )
             .where(predictions.c.model_id == model_id, predictions.c.as_of >= since)
-            .where(predictions.c.status == "scored")
+            .where(predictions.c.model_version == version, predictions.c.status == "scored")
             .order_by(predictions.c.as_of)
         )
         return self._read(query)
@@ -200,6 +212,8 @@ def _insert(connection: Connection, row: Row) -> Stored | AlreadyUsed:
             c.service == row["service"],
             c.hook == row["hook"],
             c.hook_instance == row["hook_instance"],
+            c.package_checksum == row["package_checksum"],
+            c.state == row["state"],
         )
     ).one()
     if earlier.content_digest != row["content_digest"]:

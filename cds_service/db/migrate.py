@@ -24,7 +24,7 @@ def _config(engine: Engine) -> Config:
     return config
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the database to this software's newest revision, making it where it is empty.
 
     Raises SetupError where it cannot be reached or written, or is newer than this software.
@@ -34,7 +34,7 @@ def upgrade(engine: Engine) -> None:
         if engine.dialect.name == "sqlite" and database and database != ":memory:":
             Path(database).parent.mkdir(parents=True, exist_ok=True)
             Path(database).touch(mode=0o600)  # the owner's alone; SQLite gives its WAL the same
-        command.upgrade(_config(engine), "head")
+        command.upgrade(_config(engine), revision)
     except OSError as error:
         raise SetupError(f"the database's folder cannot be made: {error.strerror}") from None
     except CommandError:

@@ -1,4 +1,4 @@
-"""The tables of the prediction log. Nothing here or in a row names a patient in clear.
+"""The tables: the prediction log, and what was decided about models. No patient in clear.
 
 Columns that questions are asked of stand alone; what is read back whole stands as JSON text.
 """
@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     String,
@@ -60,7 +61,42 @@ predictions = Table(
     Column("response", Text, nullable=False, comment="the body that was returned"),
     Column("timings", Text, nullable=False, comment="milliseconds per stage"),
     Column("sealed", LargeBinary, nullable=False, comment="references, AES-GCM, see privacy.py"),
-    UniqueConstraint("organisation", "service", "hook", "hook_instance"),
+    Column("state", String(16), nullable=False, comment="the version's state when it answered"),
+    # a call is asked of one version in one state: the same again finds its row, and after a
+    # version was paused, withdrawn or replaced it gets the answer that holds now
+    UniqueConstraint(
+        "organisation", "service", "hook", "hook_instance", "package_checksum", "state",
+        name="uq_predictions_call",
+    ),
     Index(None, "model_id", "as_of"),
     Index(None, "patient_pseudonym"),
+)  # fmt: skip
+
+model_states = Table(
+    "model_states",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("model_id", String(64), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("package_checksum", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("why", String(1000), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
 )
+"""What was decided of each version, by whom and why. Rows are only ever added."""
+
+model_records = Table(
+    "model_records",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("model_id", String(64), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("intended_purpose", String(2000), nullable=False),
+    Column("regulatory_route", String(16), nullable=False),
+    Column("ai_act_role", String(16), nullable=False),
+    Column("clinical_owner", String(128), nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+"""What a site put on record of each version. Rows are only ever added; the newest holds."""

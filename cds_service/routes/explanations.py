@@ -30,12 +30,23 @@ from cds_service.cards import (
     why_not_eligible,
 )
 from cds_service.errors import NotAllowedHere, UnknownService
+from cds_service.governance import retired_since
+from cds_service.ranked_cards import ShownClass, ranking_words, shown_classes
 from cds_service.service import Service
-from cds_service.texts import PAGE_TEXTS, TEXTS
+from cds_service.standing import said_standing, why_stopped
+from cds_service.texts import PAGE_TEXTS, RANKED_TEXTS, TEXTS
 from cds_service.web import service_of
-from cds_service.wording import capital, day_and_time, number, printable, shown_unit
+from cds_service.wording import capital, day_and_time, day_in_words, number, printable, shown_unit
+from fhir_adapters.clock import to_iso
 from models.package import Package
-from models.prediction import FeatureContribution, HeadPrediction, Missing, Prediction, RuleAlarm
+from models.prediction import (
+    FeatureFinding,
+    HeadPrediction,
+    Missing,
+    Prediction,
+    RankingPrediction,
+    RuleAlarm,
+)
 
 router = APIRouter(tags=["Explanations"])
 InService = Annotated[Service, Depends(service_of)]
@@ -72,9 +83,15 @@ async def explanation_data(service: InService, prediction_id: UUID) -> Response:
 async def explanation_page(service: InService, prediction_id: UUID) -> Response:
     """The prediction as a page: risk, categories, every value with its date and source."""
     prediction = await _read(service, prediction_id)
-    package = service.registry.packages.get(prediction.service)
+    package = _package_of(prediction, service)
     html = render_page(prediction, package, service)
     return Response(html, media_type="text/html; charset=utf-8", headers=PAGE_HEADERS)
+
+
+def _package_of(prediction: Prediction, service: Service) -> Package | None:
+    """The package that made a prediction; None where other files have come in its place."""
+    packages = service.registry.packages.values()
+    return next((p for p in packages if p.checksum == prediction.model.checksum), None)
 
 
 async def _read(service: Service, prediction_id: UUID) -> Prediction:
@@ -91,7 +108,7 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
     language, zone = prediction.language, service.settings.zone
     specs = {f.name: f for f in package.manifest.features} if package else {}
 
-    def value_text(feature: FeatureContribution) -> str:
+    def value_text(feature: FeatureFinding) -> str:
         spec = specs.get(feature.name)
         if feature.value is None:
             return ""
@@ -100,7 +117,7 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         text = number(feature.value, spec.decimals if spec else 1, language)
         return f"{text} {shown_unit(feature.unit)}".strip()
 
-    def original_text(feature: FeatureContribution) -> str:
+    def original_text(feature: FeatureFinding) -> str:
         """What the record said, where that reads otherwise than the value."""
         if feature.original is None:
             return ""
@@ -128,8 +145,12 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         title=package.manifest.title.in_language(language) if package else prediction.service,
         texts=TEXTS[language],
         words=words,
-        reason=_why_not_computed(prediction, package),
+        reason=_why_not_computed(prediction, package, setting),
+        standing=said_standing(prediction.standing, zone, language=language),
+        withdrawn=_withdrawn(prediction, service),
         heads=[(head, shown, shown_features(head, shown)) for head, shown in heads],
+        rankings=_ranked(prediction, package, setting),
+        ranked=RANKED_TEXTS[language],
         alarm_text=lambda alarm: _alarm_text(alarm, setting),
         missing_text=missing_text,
         outcome=outcome,
@@ -144,15 +165,43 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
     )
 
 
+def _ranked(
+    prediction: Prediction, package: Package | None, setting: Setting
+) -> list[tuple[RankingPrediction, str, list[ShownClass]]]:
+    """Every ranking with its title and its classes as printed."""
+    return [
+        (
+            ranking,
+            ranking_words(package.manifest, ranking).title.in_language(setting.language)
+            if package
+            else ranking.outcome,
+            shown_classes(ranking, setting),
+        )
+        for ranking in prediction.rankings
+    ]
+
+
 def _alarm_text(alarm: RuleAlarm, setting: Setting) -> str:
     if alarm.kind == "safety":
         return f"{said_rule(alarm, setting)}. {alarm.action}"
     return f"{capital(said_alarm(alarm, setting))}; {alarm.limit}"
 
 
-def _why_not_computed(prediction: Prediction, package: Package | None) -> str:
+def _withdrawn(prediction: Prediction, service: Service) -> str:
+    """That the version was retired since, in words; empty where it was not."""
+    at = retired_since(service.watch.roster().history, prediction.model)
+    if at is None:
+        return ""
+    day = day_in_words(to_iso(at.timestamp()), service.settings.zone, prediction.language)
+    return PAGE_TEXTS[prediction.language].withdrawn.format(day=day)
+
+
+def _why_not_computed(prediction: Prediction, package: Package | None, setting: Setting) -> str:
     """Why there is no number, in words; the bare reason where the model is no longer here."""
     language, words = prediction.language, PAGE_TEXTS[prediction.language]
+    if prediction.status == "refused":
+        title = package.manifest.title.in_language(language) if package else prediction.service
+        return why_stopped(prediction, setting.zone, title)
     if package is None:
         return f"{prediction.status}: {prediction.reason}"
     if prediction.status == "insufficient-data":

@@ -8,7 +8,8 @@ import anyio.to_thread
 from fastapi import APIRouter, Depends, Response
 
 from cds_service import docs
-from cds_service.errors import LogUnavailable
+from cds_service.errors import LogUnavailable, StatesUnknown
+from cds_service.governance import OFFERED
 from cds_service.service import Service
 from cds_service.web import service_of
 
@@ -26,14 +27,24 @@ async def liveness() -> dict[str, str]:
 async def readiness(service: InService) -> Response:
     """Whether hooks can be answered: the log can be read and a model is served; else why not."""
     reasons = [f"model {name} refused: {fault}" for name, fault in service.registry.refused.items()]
-    models = {p.id: p.manifest.version for p in service.registry.packages.values()}
-    if not models:
-        reasons.append("no model is served")
+    models: dict[str, str] = {}
+    states: dict[str, str] = {}
+    try:
+        roster = service.watch.roster()
+    except StatesUnknown as unknown:
+        reasons.append(str(unknown))
+    else:
+        states = {str(stand.version): stand.state for stand in roster.stands}
+        offered = (d for d in roster.duties.values() if d.standing.state in OFFERED)
+        models = {duty.package.id: duty.package.manifest.version for duty in offered}
+        reasons += roster.faults
+        if not models:
+            reasons.append("no model is served")
     try:
         await anyio.to_thread.run_sync(service.log.ping)
     except LogUnavailable:
         reasons.append("the prediction log does not answer")
-    body = {"status": "not-ready" if reasons else "ready", "models": models}
+    body = {"status": "not-ready" if reasons else "ready", "models": models, "states": states}
     return docs.json_response(
         {**body, "reasons": reasons} if reasons else body, 503 if reasons else 200
     )

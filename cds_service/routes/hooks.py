@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple
 import anyio.to_thread
 import structlog
 from fastapi import APIRouter, Depends, Path, Request, Response
+from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect
 
 from cds_service import docs
@@ -30,6 +31,7 @@ from cds_service.assess import (
 )
 from cds_service.callers import Caller
 from cds_service.errors import BadRequest, TooLarge, UnknownService, WrongMediaType
+from cds_service.governance import OFFERED, Duty
 from cds_service.protocol import (
     EXTENSION_AS_OF,
     HookCall,
@@ -39,13 +41,12 @@ from cds_service.protocol import (
     require_patient,
 )
 from cds_service.service import Service
+from cds_service.shadow import Beside, prediction_id
 from cds_service.web import language_of, service_of
 from fhir_adapters.clock import parse_time
 from fhir_adapters.decode import Gathered, decode_prefetch
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import newest_time
-from models.errors import UnknownModel
-from models.package import Package
 from models.prediction import Prediction
 
 router = APIRouter(tags=["CDS Hooks"])
@@ -59,7 +60,8 @@ InService = Annotated[Service, Depends(service_of)]
 async def discover(request: Request, service: InService) -> Response:
     """The services offered, one entry per service and hook, with their prefetch templates."""
     service.callers.recognise(request.headers.get("authorization"))
-    packages = list(service.registry.packages.values())
+    duties = service.watch.roster().duties.values()
+    packages = [duty.package for duty in duties if duty.standing.state in OFFERED]
     language = language_of(request, service.settings.language)
     return docs.json_response(discovery(packages, language))
 
@@ -73,27 +75,45 @@ async def call_hook(
     """Answer a hook with cards. The prediction is committed before the answer is sent."""
     started = time.perf_counter()
     caller = service.callers.recognise(request.headers.get("authorization"))
-    package = _package(service, service_id)
-    prediction, row = await _assessed(service, caller, package, request, started=started)
-    stored = await asyncio.wrap_future(service.log.store(row))
-    _report(prediction, caller, stored.replayed, started)
-    return Response(stored.response, media_type="application/json")
+    duty = _duty(service, service_id)
+    answered = await _assessed(service, caller, duty, request, started=started)
+    stored = await asyncio.wrap_future(service.log.store(answered.row))
+    _report(answered.prediction, caller, stored.replayed, started)
+    after = None
+    if answered.beside is not None and not stored.replayed:
+        after = BackgroundTask(service.shadows.compute, answered.beside)
+    return Response(stored.response, media_type="application/json", background=after)
+
+
+class _Answered(NamedTuple):
+    """The prediction, its row, and what a silent version beside it needs of the call."""
+
+    prediction: Prediction
+    row: dict[str, object]
+    beside: Beside | None
 
 
 async def _assessed(
-    service: Service, caller: Caller, package: Package, request: Request, *, started: float
-) -> tuple[Prediction, dict[str, object]]:
-    """The prediction and its row. What was read to make them is let go before the commit."""
+    service: Service, caller: Caller, duty: Duty, request: Request, *, started: float
+) -> _Answered:
+    """The prediction and its row. What was read to make them is let go before the commit, unless
+    a silent version has yet to read it.
+    """
+    package = duty.package
     body = await _read_body(request, service.settings.max_body_bytes)
     call = decode_call(body, package.manifest.hooks)
-    answer = _answer(service, caller, package, call, request, started=started)
+    answer = _answer(service, caller, duty, call, request, started=started)
     row = log_row(answer.assessment, answer.asked, service.privacy)
+    beside = None
+    if duty.shadow is not None and call.hook in duty.shadow.package.manifest.hooks:
+        beside = Beside(duty.shadow, call, answer.question, answer.asked)
     if package.manifest.index.once and answer.assessment.prediction.returned == "card":
         shown = await anyio.to_thread.run_sync(service.log.last_shown, row)
         if shown is not None:
             assessment = without_what_is_known(package, answer.assessment, shown, answer.question)
-            return assessment.prediction, log_row(assessment, answer.asked, service.privacy)
-    return answer.assessment.prediction, row
+            row = log_row(assessment, answer.asked, service.privacy)
+            return _Answered(assessment.prediction, row, beside)
+    return _Answered(answer.assessment.prediction, row, beside)
 
 
 class _Answer(NamedTuple):
@@ -104,11 +124,15 @@ class _Answer(NamedTuple):
     asked: Asked
 
 
-def _package(service: Service, service_id: str) -> Package:
-    try:
-        return service.registry.find(service_id)
-    except UnknownModel:
-        raise UnknownService(f"no service is called {service_id}", field="id") from None
+def _duty(service: Service, service_id: str) -> Duty:
+    """Who answers for a service now."""
+    roster = service.watch.roster()
+    duty = roster.duties.get(service_id)
+    if duty is not None:
+        return duty
+    if any(stand.version.model_id == service_id for stand in roster.stands):
+        raise UnknownService(f"the service {service_id} is not in service here", field="id")
+    raise UnknownService(f"no service is called {service_id}", field="id")
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
@@ -138,7 +162,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
 def _answer(
     service: Service,
     caller: Caller,
-    package: Package,
+    duty: Duty,
     call: HookCall,
     request: Request,
     *,
@@ -149,10 +173,8 @@ def _answer(
     `timings`, in milliseconds: reading and checking the request, decoding FHIR, then the
     stages of `assess`, and all of it since `started`.
     """
-    settings = service.settings
-    prediction_id = service.privacy.prediction_id(
-        caller.organisation, package.id, call.hook, call.hook_instance
-    )
+    settings, package, standing = service.settings, duty.package, duty.standing
+    this_id = prediction_id(service.privacy, caller.organisation, call, duty)
     now = time.time()
     decoding = time.perf_counter()
     try:
@@ -160,14 +182,15 @@ def _answer(
         require_answers(package, gathered)
         require_patient(package, gathered, call.patient_id)
         question = Question(
-            prediction_id=prediction_id,
+            prediction_id=this_id,
             patient_id=call.patient_id,
             as_of=_as_of(call, gathered, service, now),
             now=now,
             language=language_of(request, settings.language),
-            mode=settings.mode,
+            standing=standing,
+            mode="silent" if standing.state == "silent" else settings.mode,
             zone=settings.zone,
-            page_url=f"{settings.url}/explanations/{prediction_id}" if settings.is_demo else None,
+            page_url=f"{settings.url}/explanations/{this_id}" if settings.is_demo else None,
         )
         decoded = time.perf_counter()
         assessment = assess(package, gathered, question)

@@ -109,7 +109,12 @@ def prediction_behind(client: TestClient, request: Mapping[str, Any]) -> dict[st
     """The logged prediction of a call, as the explanation's data."""
     service = client.app.state.service  # type: ignore[attr-defined]
     prediction_id = service.privacy.prediction_id(
-        "demo", "readmission-30d", request["hook"], request["hookInstance"]
+        "demo",
+        "readmission-30d",
+        request["hook"],
+        request["hookInstance"],
+        service.registry.find("readmission-30d").checksum,
+        "live",
     )
     answer = client.get(f"/explanations/{prediction_id}.json")
     assert answer.status_code == 200

@@ -22,6 +22,7 @@ from cds_service.db.log import open_engine
 from cds_service.db.migrate import upgrade
 from cds_service.settings import Settings
 from models.registry import Registry
+from tests.decided import bring_live
 
 DOCUMENT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 TOKEN = "a-token-of-the-fuzzer"  # noqa: S105 - known to this test alone
@@ -62,6 +63,7 @@ def _in_production(registry: Registry, tmp_path_factory: pytest.TempPathFactory)
     engine = open_engine(production.database)
     upgrade(engine)
     engine.dispose()
+    bring_live(production)
     _running["service"] = create_app(production, registry)
     yield
     asgi.shutdown_lifespans()

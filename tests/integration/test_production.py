@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -21,6 +22,7 @@ from cds_service.errors import SetupError
 from cds_service.service import open_registry
 from cds_service.settings import Settings, check_fit_to_serve
 from models.registry import Registry
+from tests.decided import bring_live
 
 URL = "/cds-services/readmission-30d"
 Changed = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -32,9 +34,21 @@ def bearer(caller: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {TOKENS[caller]}"}
 
 
+@pytest.fixture(scope="module")
+def in_service(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database in which the bundled model was brought to live by the real commands."""
+    path = tmp_path_factory.mktemp("in-service") / "varsel.db"
+    settings = Settings(database_url=f"sqlite:///{path}", allow_synthetic_models=True)
+    engine = open_engine(settings.database)
+    upgrade(engine)
+    engine.dispose()
+    bring_live(settings)
+    return path
+
+
 @pytest.fixture
-def production(tmp_path: Path) -> Settings:
-    """Settings of an installation with two callers of two organisations, database migrated."""
+def production(tmp_path: Path, in_service: Path) -> Settings:
+    """Settings of an installation with two callers of two organisations, its model live."""
     lines = [
         f'[[caller]]\nname = "{name}"\norganisation = "org-{name}"\nunit = "unit-{name}"\n'
         f'token_sha256 = "{hashlib.sha256(token.encode()).hexdigest()}"\n'
@@ -49,9 +63,7 @@ def production(tmp_path: Path) -> Settings:
         seal_key=base64.b64encode(b"s" * 32).decode(),
         allow_synthetic_models=True,
     )
-    engine = open_engine(settings.database)
-    upgrade(engine)
-    engine.dispose()
+    shutil.copy(in_service, tmp_path / "varsel.db")
     return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,11 +19,14 @@ from fhir_adapters.clock import DAY_S, parse_time, to_iso
 from fhir_adapters.prefetch import answer_queries
 from models.examples import Example, read_example
 from models.package import Package
+from models.prediction import State
 from models.registry import BUNDLED, Registry, admit
+from tests.decided import decided
 
 Resource = dict[str, Any]
 Rows = Callable[[], list[sqlite3.Row]]
 TELE = ("copd-deterioration", "hf-deterioration")
+MODELS = (*TELE, "crc-surgery", "readmission-30d")
 HIGH, LOW = "04.json", "01.json"
 """The worked examples are sorted by risk; the last lies above every threshold."""
 
@@ -34,8 +38,8 @@ def served(model: str) -> Package:
 
 @pytest.fixture
 def everything(settings: Settings) -> Iterator[TestClient]:
-    """A service with the three packages."""
-    registry = Registry({m: served(m) for m in (*TELE, "crc-surgery")}, {})
+    """A service with the four packages."""
+    registry = Registry({m: served(m) for m in MODELS}, {})
     with TestClient(create_app(settings, registry), raise_server_exceptions=False) as running:
         yield running
 
@@ -85,6 +89,49 @@ def ask(client: TestClient, model: str, body: Resource) -> list[Resource]:
     assert answer.status_code == 200, answer.text
     cards: list[Resource] = answer.json()["cards"]
     return cards
+
+
+# ---- three of each package, in both languages -------------------------------------------------
+
+SYNTHETIC = {"da": "SYNTETISK MODEL", "en": "SYNTHETIC MODEL"}
+NOT_COMPUTED = {"da": "er ikke beregnet", "en": "was not computed"}
+
+
+def _with_too_little(model: str) -> Callable[[list[Resource]], None]:
+    """A stay or an assessment without blood tests; of home measurements, the first set alone."""
+
+    def change(resources: list[Resource]) -> None:
+        tests = [r for r in resources if r["resourceType"] == "Observation"]
+        newest = max(_begun(r) for r in tests)
+        for test in tests:
+            old = model in TELE and _begun(test) < newest - DAY_S / 2
+            if old or "laboratory" in json.dumps(test.get("category", [])):
+                resources.remove(test)
+
+    return change
+
+
+@pytest.mark.parametrize("language", ["da", "en"])
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_high_low_and_too_little_in_both_languages(
+    everything: TestClient, rows: Rows, model: str, language: str
+) -> None:
+    """A card of the risk; no card, but a logged risk; a card of what is lacking, and no number."""
+    headers = {"Accept-Language": language}
+
+    def summaries(body: Resource) -> list[str]:
+        answer = everything.post(f"/cds-services/{model}", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return [card["summary"] + card["detail"] for card in answer.json()["cards"]]
+
+    high = summaries(request(model, HIGH))
+    low = summaries(request(model, LOW))
+    too_little = summaries(request(model, HIGH, change=_with_too_little(model)))
+    assert any(SYNTHETIC[language] in text or "### " in text for text in high)
+    assert not any(SYNTHETIC[language] in text for text in low)
+    (lacking,) = [text for text in too_little if NOT_COMPUTED[language] in text]
+    assert "%" not in lacking
+    assert [row["status"] for row in rows()] == ["scored", "scored", "insufficient-data"]
 
 
 # ---- home monitoring ------------------------------------------------------------------------
@@ -154,6 +201,52 @@ def test_a_hard_rule_alarms_whatever_the_model_says(
     first, *_ = ask(everything, model, request(model, name, change=_gasping(model)))
     assert first["indicator"] == "critical"
     assert "Fast sikkerhedsregel" in first["detail"]
+
+
+def _measured_at(moment: float, resource: Resource) -> bool:
+    return resource["resourceType"] == "Observation" and _begun(resource) == moment
+
+
+@pytest.mark.parametrize("model", TELE)
+def test_a_hard_rule_alarms_on_a_bound_too(everything: TestClient, rows: Rows, model: str) -> None:
+    """A saturation of "< 79": no value for the model, and all the more an alarm."""
+    alarm = _gasping(model)
+
+    def below(resources: list[Resource]) -> None:
+        alarm(resources)
+        (dangerous,) = (r for r in resources if r["id"] == "dangerous")
+        dangerous["valueQuantity"]["comparator"] = "<"
+        moment = _begun(dangerous)
+        resources[:] = [r for r in resources if r is dangerous or not _measured_at(moment, r)]
+
+    first, *_ = ask(everything, model, request(model, HIGH, change=below))
+    assert first["indicator"] == "critical"
+    assert re.search(
+        r"(Iltmætning < 79 %|blodtryk < 82 mmHg) er (på eller )?under", first["summary"]
+    )
+    features = {f["name"]: f for f in json.loads(rows()[0]["features"])}
+    name = "spo2" if model == "copd-deterioration" else "systolic"
+    assert features[name]["value"] is None
+    assert features[name]["reason"].startswith("outside the measuring range: <")
+
+
+@pytest.mark.parametrize("model", TELE)
+@pytest.mark.parametrize("state", ["silent", "paused", "retired"])
+def test_a_hard_rule_alarms_though_the_model_is_silent_or_stopped(
+    settings: Settings, model: str, state: State
+) -> None:
+    """No risk is shown; a stopped model says so beside the alarm, never instead of it."""
+    package = served(model)
+    decided(settings, package, state)
+    app = create_app(settings, Registry({model: package}, {}))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        first, *others = ask(client, model, request(model, HIGH, change=_gasping(model)))
+    assert first["indicator"] == "critical"
+    assert "Fast sikkerhedsregel" in first["detail"]
+    assert "### Modellen" not in first["detail"]
+    assert not any("SYNTETISK MODEL" in card["summary"] for card in others)
+    stopped = [card for card in others if "Prognosen er" in card["summary"]]
+    assert len(stopped) == (0 if state == "silent" else 1)
 
 
 @pytest.mark.parametrize("model", TELE)

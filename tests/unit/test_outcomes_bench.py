@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fhir_adapters.bulk import index_bulk_data, read_patients
@@ -41,10 +42,11 @@ SUPPORT2: Mapping[str, str] = {
     "": "7", "age": "62.37", "sex": "male", "dzgroup": "CHF", "scoma": "0", "hday": "3",
     "diabetes": "1", "dementia": "0", "ca": "no", "hrt": "88", "resp": "28", "temp": "37.5",
     "wblc": "11.7", "alb": "", "bili": "0.4", "crea": "2.0", "sod": "132", "ph": "7.47",
-    "glucose": "", "bun": "28", "death": "1", "d.time": "59", "surv6m": "0.82",
+    "glucose": "", "bun": "28", "meanbp": "78", "pafi": "309.5", "adls": "1", "death": "1",
+    "d.time": "59", "surv6m": "0.82",
     **dict.fromkeys(
         ("surv2m", "prg2m", "prg6m", "sps", "aps", "dnr", "dnrday", "avtisst", "charges",
-         "totcst", "totmcst", "slos", "sfdm2", "hospdead", "race", "income"),
+         "totcst", "totmcst", "slos", "sfdm2", "hospdead", "race", "income", "adlp", "adlsc"),
         LEAK,
     ),
 }  # fmt: skip
@@ -116,7 +118,7 @@ def test_no_column_named_as_leaking_is_read(dataset: str) -> None:
     leaking = {
         "surv2m", "surv6m", "prg2m", "prg6m", "sps", "aps", "dnr", "dnrday", "avtisst", "charges",
         "totcst", "totmcst", "slos", "sfdm2", "d.time", "death", "hospdead", "time",
-        "DEATH_EVENT", "readmitted",
+        "DEATH_EVENT", "readmitted", "adlp", "adlsc",
     }  # fmt: skip
     assert not outcomes.DATASETS[dataset].columns & leaking
 
@@ -204,11 +206,30 @@ def test_support2_features_read_back_to_the_row(tmp_path: Path) -> None:
     assert said["urea"] == pytest.approx(28 * 0.357, rel=1e-3)
     assert (said["albumin"], said["glucose"]) == (None, None)
     assert (said["heart_failure"], said["copd"], said["diabetes"]) == (1, 0, 1)
-    assert said["reduced_consciousness"] == 0
+    assert (said["sepsis"], said["coma"], said["lung_cancer"]) == (0, 0, 0)
+    assert (said["mean_arterial_pressure"], said["pao2_fio2"]) == (78, 309.5)
+    assert (said["coma_score"], said["adl_dependencies"]) == (0, 1)
     assert said["days_in_hospital"] == pytest.approx(4)  # 2 before the study, 2 in it
     assert (said["age"], said["male"]) == (62, 1)
     assert outcome.state == "event"
     assert outcome.days == pytest.approx(57)
+
+
+def test_support2_disease_groups_are_told_apart_and_no_pressure_is_no_value(
+    tmp_path: Path,
+) -> None:
+    """Sepsis, coma and lung cancer by their own codes; a mean pressure of 0 leaves the model."""
+    rows = [
+        {"": str(n), "dzgroup": group, "meanbp": "0", "scoma": "44", "adls": ""}
+        for n, group in enumerate(("ARF/MOSF w/Sepsis", "Coma", "Lung Cancer"))
+    ]
+    frame = cohort_of("support2", written(tmp_path, "support2", *rows)).frame.sort_values("patient")
+    assert frame[["sepsis", "coma", "lung_cancer"]].to_numpy().tolist() == np.eye(3).tolist()
+    assert frame["respiratory_failure"].tolist() == [1, 0, 0]
+    assert frame["cancer"].tolist() == [0, 0, 1]
+    assert frame["mean_arterial_pressure"].isna().all()
+    assert frame["coma_score"].tolist() == [44.0] * 3
+    assert frame["adl_dependencies"].isna().all()
 
 
 @pytest.mark.parametrize(

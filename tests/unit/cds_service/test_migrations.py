@@ -49,6 +49,61 @@ def test_up_again_keeps_what_is_there(engine: Engine) -> None:
         assert connection.execute(text("SELECT count(*) FROM predictions")).scalar() == 1
 
 
+def filled(engine: Engine, table: str, **given: str) -> None:
+    """A row with text in every column that needs something."""
+    needed = [c["name"] for c in inspect(engine).get_columns(table) if not c["nullable"]]
+    values = dict.fromkeys(needed, "x") | given
+    names = ", ".join(values)
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{n}' for n in values)})"),
+            values,
+        )
+
+
+def logged(engine: Engine, columns: str) -> list[tuple[str, ...]]:
+    with engine.connect() as connection:
+        found = connection.execute(text(f"SELECT {columns} FROM predictions ORDER BY 1")).all()
+    return [tuple(row) for row in found]
+
+
+def test_up_from_the_first_release_keeps_the_log_and_says_each_row_s_state(engine: Engine) -> None:
+    """A row was live, or silent by the site's setting; nothing else about it changes."""
+    upgrade(engine, "0001")
+    for mode in ("live", "silent"):
+        filled(engine, "predictions", prediction_id=mode, hook_instance=mode, mode=mode)
+    before = logged(engine, "prediction_id, document, sealed, hook, mode")
+    upgrade(engine)
+    check_revision(engine)
+    assert logged(engine, "prediction_id, state") == [("live", "live"), ("silent", "silent")]
+    assert logged(engine, "prediction_id, document, sealed, hook, mode") == before
+    indexes = {index["name"] for index in inspect(engine).get_indexes("predictions")}
+    assert indexes == {"ix_predictions_model_id_as_of", "ix_predictions_patient_pseudonym"}
+
+
+def test_down_to_the_first_release_keeps_the_log(engine: Engine) -> None:
+    """States and records are gone, predictions are not; and up again."""
+    upgrade(engine)
+    filled(engine, "predictions", prediction_id="one", state="live", mode="live")
+    before = logged(engine, "prediction_id, document, mode")
+    downgrade(engine, "0001")
+    assert set(inspect(engine).get_table_names()) == {"alembic_version", "predictions"}
+    assert logged(engine, "prediction_id, document, mode") == before
+    upgrade(engine)
+    assert logged(engine, "prediction_id, state") == [("one", "live")]
+
+
+def test_down_is_refused_where_the_first_release_could_not_hold_the_log(engine: Engine) -> None:
+    """One call, answered before and after a pause: nothing is thrown away, the way out is named."""
+    upgrade(engine)
+    for state in ("live", "paused"):
+        filled(engine, "predictions", prediction_id=state, state=state)
+    with pytest.raises(RuntimeError, match="restore a backup"):
+        downgrade(engine, "0001")
+    check_revision(engine)
+    assert logged(engine, "prediction_id, state") == [("live", "live"), ("paused", "paused")]
+
+
 def test_down_and_up_again(engine: Engine) -> None:
     """Down leaves no table of ours, up makes them anew."""
     upgrade(engine)

@@ -27,7 +27,7 @@ def row(**given: Any) -> dict[str, Any]:
         "model_id": "m", "model_version": "1", "package_checksum": "x", "software_version": "1",
         "mode": "live", "language": "da", "patient_pseudonym": "p", "as_of": NOW,
         "computed_at": NOW, "status": "scored", "returned": "card", "features": "[]",
-        "document": "{}", "response": "{}", "timings": "{}", "sealed": b"",
+        "document": "{}", "response": "{}", "timings": "{}", "sealed": b"", "state": "live",
     }  # fmt: skip
     return made | given
 
@@ -111,9 +111,12 @@ def test_the_same_call_again_finds_the_first_answer(engine: Engine, together: bo
     assert conflict.value.field == "hookInstance"
 
 
-@pytest.mark.parametrize("column", ["organisation", "service", "hook", "hook_instance"])
-def test_a_call_is_another_when_one_of_four_names_differs(engine: Engine, column: str) -> None:
-    """Organisation, service, hook and hookInstance make a call."""
+CALL = ("organisation", "service", "hook", "hook_instance", "package_checksum", "state")
+
+
+@pytest.mark.parametrize("column", CALL)
+def test_a_call_is_another_when_one_of_its_names_differs(engine: Engine, column: str) -> None:
+    """Organisation, service, hook and hookInstance; and which version answered, in which state."""
     first = row()
     second = first | {column: "another", "prediction_id": str(uuid.uuid4())}
     with PredictionLog(engine) as log:
@@ -140,10 +143,11 @@ def test_logged_features_of_a_model_since_a_time(engine: Engine) -> None:
             {"features": "now"},
             {"status": "not-eligible"},
             {"model_id": "another"},
+            {"model_version": "2"},
             {"as_of": NOW.replace(year=2025)},
         ):
             log.store(row(**given)).result(10)
-        assert [r["features"] for r in log.features_since("m", NOW)] == ["now", "later"]
+        assert [r["features"] for r in log.features_since("m", "1", NOW)] == ["now", "later"]
 
 
 def test_a_log_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ def test_a_prediction_id_is_a_uuid_made_from_the_call() -> None:
     assert made.variant == uuid.RFC_4122
     assert PRIVACY.prediction_id(*call) == str(made)
     assert PRIVACY.prediction_id("other", *call[1:]) != str(made)
+    answered = {PRIVACY.prediction_id(*call, f, s) for f in ("a", "b") for s in ("live", "paused")}
+    assert len(answered) == 4  # other files, or another state, make another prediction
 
 
 def test_content_is_told_apart_by_where_its_parts_end() -> None:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,6 +28,7 @@ from cds_service.errors import SetupError
 from cds_service.model_card import model_card
 from cds_service.settings import Settings
 from cds_service.terminal import terminal_card
+from cds_service.training_examples import bundle_of, write_examples
 from cds_service.training_figures import (
     auroc_difference,
     groups_unknown,
@@ -36,19 +37,37 @@ from cds_service.training_figures import (
     uncalibrated,
 )
 from cds_service.training_run import train_package
+from fhir_adapters.bulk import index_bulk_data
 from fhir_adapters.clock import COPENHAGEN
 from models.cohort import Cohort, build_cohort
+from models.errors import TrainingRefused
+from models.examples import replay_examples
+from models.manifest import Search
 from models.package import Package
 from models.prediction import Prediction
 from models.registry import BUNDLED, Registry, admit
 from models.synthetic.bulk import write_bulk_data
 from models.synthetic.charts import READMISSION
-from models.training import known_outcomes, split_by_time
+from models.training import Trained, known_outcomes, split_by_time
+from models.training_checks import preferred_model
+from tests.decided import decided
 from validation.cohort import Sample
 from validation.errors import TooFewEvents
 
 NAME, HEAD = "readmission-30d", "readmission"
 PATIENTS = 700
+RANKING = """
+[[rankings]]
+id = "next"
+outcome = "what comes next"
+title = { da = "Det næste", en = "What comes next" }
+shown = 2
+card_from = 0.5
+classes = [
+  { id = "a", label = { da = "A", en = "A" } },
+  { id = "b", label = { da = "B", en = "B" } },
+]
+"""
 
 
 @dataclass(frozen=True)
@@ -308,9 +327,38 @@ def test_the_first_lines_say_where_the_simpler_model_does_as_well(
     trained: Run, made: Package, low: float, high: float, said: str
 ) -> None:
     difference = {"value": (low + high) / 2, "low": low, "high": high}
-    text = first_lines(model_card(made.manifest, changed(trained, trees_minus_logistic=difference)))
+    kind, because = preferred_model(difference, few=True)
+    fields = {"preferred": kind, "preferred_because": because}
+    metrics = changed(trained, trees_minus_logistic=difference, **fields)
+    text = first_lines(model_card(made.manifest, metrics))
     assert said in text
     assert ("logistic" in text) == bool(said)
+
+
+def test_what_was_searched_is_on_the_card_the_chosen_first(trained: Run, made: Package) -> None:
+    """All that was tried with its log loss, and the seed; the depth of the manifest is not said."""
+    tried = [
+        {"settings": {"max_depth": 2.0}, "log_loss": 0.41234, "rounds": 90},
+        {"settings": {"max_depth": 4.0}, "log_loss": 0.41222, "rounds": 40},
+    ]
+    words = msgspec.structs.replace(made.manifest.training, search=Search(max_depth=[2, 4]))
+    manifest = msgspec.structs.replace(made.manifest, training=words)
+    settings = {"used": {"max_depth": 4}, "candidates": tried, "seed": 7}
+    text = model_card(manifest, changed(trained, settings=settings))
+    table = text.partition("### Settings tried")[2]
+    assert "(seed 7)" in table
+    assert table.index("| 4 | 40 | 0.41222 |") < table.index("| 2 | 90 | 0.41234 |")
+    assert ", depth" not in text
+    assert "### Settings tried" not in model_card(made.manifest, trained.done)
+
+
+def test_a_package_that_ranks_classes_is_not_trained_here(trained: Run, tmp_path: Path) -> None:
+    """Said before anything is read; a ranking is brought ready made."""
+    folder = specification(tmp_path)
+    text = (folder / "manifest.toml").read_text(encoding="utf-8")
+    (folder / "manifest.toml").write_text(text + RANKING, encoding="utf-8")
+    with pytest.raises(TrainingRefused, match=r"rankings\.next: a ranking is not trained here"):
+        run(folder, trained.data, None)
 
 
 def test_a_warning_stands_in_the_first_lines(trained: Run, made: Package) -> None:
@@ -361,6 +409,7 @@ class Answer:
 def answer(package: Package, settings: Settings, request: dict[str, Any]) -> Answer:
     """The answer of a service with this package alone."""
     registry = Registry({package.id: package}, {})
+    decided(settings, package, "live")
     with TestClient(create_app(settings, registry)) as client:
         (card,) = client.post(f"/cds-services/{NAME}", json=request).json()["cards"]
         path = urlsplit(card["links"][0]["url"]).path
@@ -496,3 +545,46 @@ def test_a_newest_part_too_small_to_be_judged_is_bad_input(trained: Run, tmp_pat
     assert isinstance(result.exception, SetupError)
     assert "at least 10 of each are needed" in str(result.exception)
     assert [path.name for path in folder.iterdir()] == ["manifest.toml"]
+
+
+# ---- worked examples ------------------------------------------------------------------------
+
+
+def test_an_example_takes_the_shared_drugs_it_refers_to_and_no_others(tmp_path: Path) -> None:
+    """A Medication belongs to no patient; without it an order says nothing of its drug."""
+    order = {
+        "resourceType": "MedicationRequest", "id": "o", "subject": {"reference": "Patient/a"},
+        "medicationReference": {"reference": "https://ehr/fhir/Medication/m1/_history/2"},
+    }  # fmt: skip
+    lines: dict[str, list[dict[str, Any]]] = {
+        "Patient": [{"resourceType": "Patient", "id": "a"}],
+        "MedicationRequest": [order],
+        "Medication": [{"resourceType": "Medication", "id": name} for name in ("m1", "m2")],
+    }
+    for kind, resources in lines.items():
+        text = "".join(json.dumps(resource) + "\n" for resource in resources)
+        (tmp_path / f"{kind}.ndjson").write_text(text)
+    bundle = json.loads(bundle_of(index_bulk_data(tmp_path), "a"))
+    assert [e["resource"]["id"] for e in bundle["entry"]] == ["o", "a", "m1"]
+
+
+def test_of_real_patients_the_examples_are_patients_of_the_generator(
+    made: Package, trained: Run, tmp_path: Path
+) -> None:
+    """Where the model has one: nobody's record leaves the house, and the examples still replay."""
+    folder = tmp_path / NAME
+    shutil.copytree(made.folder, folder)
+    manifest = msgspec.structs.replace(made.manifest, synthetic=False)
+    package = dataclasses.replace(made, manifest=manifest, folder=folder)
+    index = index_bulk_data(trained.data)
+    fitted = cast("Trained", None)  # of a package with a generator nothing is taken from it
+    assert write_examples(package, index, fitted) == "patients of the generator"
+    assert replay_examples(package) == 4
+    own = {patient for patient in index.lines if patient in examples_of(folder)}
+    ours = {patient for patient in index.lines if patient in examples_of(made.folder)}
+    assert not own
+    assert len(ours) == 4
+
+
+def examples_of(folder: Path) -> str:
+    return "".join(path.read_text() for path in sorted(folder.glob("examples/*.json")))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cds_service.wording import number, plain, printable, rounded_to_sum
+from cds_service.wording import day_in_words, number, plain, printable, rounded_to_sum
+from fhir_adapters.clock import COPENHAGEN
 
 
 @given(st.text())
@@ -60,3 +61,17 @@ def test_rounded_parts_add_up_to_the_rounded_whole(parts: list[float]) -> None:
 def test_numbers_are_written_as_people_write_them(value: float, danish: str, english: str) -> None:
     """Decimal comma in Danish; a true minus; never minus zero."""
     assert (number(value, 1, "da"), number(value, 1, "en")) == (danish, english)
+
+
+@pytest.mark.parametrize(
+    ("moment", "danish", "english"),
+    [
+        ("2026-11-22T08:00:00Z", "22. november 2026", "22 November 2026"),
+        ("2026-12-31T23:30:00Z", "1. januar 2027", "1 January 2027"),
+        ("2026-05-01T00:00:00Z", "1. maj 2026", "1 May 2026"),
+    ],
+)
+def test_days_are_said_with_their_month_in_words(moment: str, danish: str, english: str) -> None:
+    """In the site's zone: half past eleven in the evening, UTC, is the next day in Denmark."""
+    assert day_in_words(moment, COPENHAGEN, "da") == danish
+    assert day_in_words(moment, COPENHAGEN, "en") == english

@@ -14,8 +14,10 @@ from sklearn.metrics import roc_auc_score
 
 from fhir_adapters.clock import DAY_S
 from fhir_adapters.decode import Gathered, decode_lines
+from fhir_adapters.facts import build_record
 from models.cohort import Cohort, build_cohort, cohort_of
 from models.package import Package, Specification
+from models.predict import reference_scores
 from models.synthetic.bulk import write_bulk_data
 from models.synthetic.charts import READMISSION, SyntheticPatient, draw_patients
 from models.synthetic.readmission import STUDY_END
@@ -56,6 +58,12 @@ def drawn() -> list[SyntheticPatient]:
 def cohort(package: Package, drawn: list[SyntheticPatient]) -> Cohort:
     """Their cohort, followed to the end."""
     return cohort_until(package, drawn, FOLLOWED)
+
+
+@pytest.fixture(scope="module")
+def with_scores(package: Package, drawn: list[SyntheticPatient]) -> Cohort:
+    """The same cohort, with the package's reference scores."""
+    return cohort_of(package, gathered(drawn), FOLLOWED, total=len(drawn), with_scores=True)
 
 
 # ---- who counts -----------------------------------------------------------------------------
@@ -126,6 +134,42 @@ def test_a_visit_to_the_emergency_department_does_not_take_the_place_of_the_admi
     eligible = sum(not p.truth.exclusion for p in drawn)
     lacking = sum(n for reason, n in cohort.excluded.items() if reason.startswith("insuff"))
     assert len(cohort.frame) == eligible - lacking
+
+
+# ---- reference scores ------------------------------------------------------------------------
+
+
+def test_scores_stand_in_the_frame_only_where_they_were_asked_for(
+    cohort: Cohort, with_scores: Cohort, package: Package
+) -> None:
+    """Two columns a score the package names; all else is the same."""
+    named = package.manifest.reference_scores
+    columns = [f"{kind}:{name}" for name in named for kind in ("score", "score-risk")]
+    assert not [c for c in cohort.frame.columns if c.startswith("score")]
+    pd.testing.assert_frame_equal(with_scores.frame.drop(columns=columns), cohort.frame)
+    assert list(with_scores.of_head("readmission").columns)[-2 - len(columns) : -2] == columns
+
+
+def test_a_row_has_the_scores_a_card_would_have_shown_at_that_moment(
+    with_scores: Cohort, package: Package, drawn: list[SyntheticPatient]
+) -> None:
+    """Same record, same moment, same function; NaN where the card says what is lacking."""
+    rows = with_scores.frame.set_index("patient")
+    lacking = 0
+    for patient_id, found in gathered(drawn[:150]):
+        if patient_id not in rows.index:
+            continue
+        record = build_record(found, package.wanted, patient_id=patient_id)
+        row = rows.loc[patient_id]
+        moment = row["index_time"].timestamp()
+        for score in reference_scores(package, record, moment, language="en"):
+            shown = (score.points, score.risk)
+            kept = (row[f"score:{score.score}"], row[f"score-risk:{score.score}"])
+            assert kept == pytest.approx(
+                tuple(math.nan if n is None else n for n in shown), nan_ok=True
+            )
+            lacking += bool(score.missing)
+    assert lacking, "somebody with cancer has no HOSPITAL score"
 
 
 # ---- time -----------------------------------------------------------------------------------

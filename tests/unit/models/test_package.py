@@ -24,7 +24,7 @@ from models.package import (
     verify_checksums,
     write_checksums,
 )
-from models.registry import BUNDLED, admit, load_registry, package_folders
+from models.registry import BUNDLED, admit, load_registry, package_folders, package_name
 
 NAME = "readmission-30d"
 HEAD = "heads/readmission"
@@ -208,8 +208,8 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("reference inf", last_cell("reference.csv", "-inf"), "infinite"),
     ("background short row", last_cell(f"{HEAD}/background.csv", "1\n2"), "unreadable"),
     ("no background rows", only_header(f"{HEAD}/background.csv"), "no rows"),
-    ("empty background", written(f"{HEAD}/background.csv", b""), "background.csv is empty"),
-    ("empty reference", written("reference.csv", b""), "reference.csv is empty"),
+    ("empty background", written(f"{HEAD}/background.csv", b""), "background.csv: is empty"),
+    ("empty reference", written("reference.csv", b""), "reference.csv: is empty"),
     # baseline
     ("baseline columns", the_baseline_columns_turned_round, "columns are not the manifest's"),
     ("baseline weights", in_baseline(weight=[0.1]), "one number for each column"),
@@ -268,7 +268,21 @@ def test_a_refused_package_is_kept_with_its_fault_and_the_others_are_served(
 def test_a_second_package_of_one_id_does_not_replace_the_first(folder: Path) -> None:
     registry = load_registry([BUNDLED / NAME, folder], allow_synthetic=True)
     assert registry.find(NAME).folder == BUNDLED / NAME
-    assert registry.refused == {NAME: "another package of this id is served already"}
+    assert registry.refused == {NAME: "another package of this id and version is here already"}
+
+
+def test_versions_of_an_id_lie_beside_each_other(folder: Path) -> None:
+    """`ID/VERSION`, the version being the manifest's; what is hidden is not looked at."""
+    place = folder.parent / "site" / NAME / "1.0.0"
+    shutil.copytree(folder, place)
+    shutil.copytree(folder, folder.parent / "site" / ".unpacking" / "1.0.0")
+    (found,) = package_folders(folder.parent / "site")
+    assert found == place
+    assert package_name(found) == f"{NAME}@1.0.0"
+    assert list(load_registry([found], allow_synthetic=True).packages) == [f"{NAME}@1.0.0"]
+    place.rename(place.with_name("1.0.1"))
+    refused = load_registry([place.with_name("1.0.1")], allow_synthetic=True).refused
+    assert refused == {f"{NAME}@1.0.1": "the folder is 1.0.1, the manifest says version 1.0.0"}
 
 
 def test_only_folders_with_a_manifest_are_packages(folder: Path) -> None:

@@ -18,7 +18,9 @@ from sklearn.metrics import roc_auc_score
 from fhir_adapters.clock import DAY_S
 from fhir_adapters.decode import decode_lines
 from models.cohort import cohort_of
+from models.engines import xgboost as xgb
 from models.errors import TrainingRefused
+from models.fitting import boost, cross_fit, folds_of, risks_of
 from models.manifest import Training
 from models.package import Package, Specification, read_table
 from models.synthetic.charts import draw_patients
@@ -27,10 +29,7 @@ from models.training import (
     BACKGROUND_ROWS,
     BACKGROUND_WITHIN,
     Trained,
-    boost,
     choose_background,
-    cross_fit,
-    folds_of,
     known_outcomes,
     split_by_time,
     train,
@@ -68,6 +67,11 @@ def quick(package: Package) -> Specification:
 def trained(quick: Specification, frame: pd.DataFrame) -> Trained:
     """What training makes of it."""
     return train(quick, frame)
+
+
+def trees_of(trained: Trained) -> xgb.Booster:
+    assert isinstance(trained.model, xgb.Booster)
+    return trained.model
 
 
 def matrix(spec: Specification, frame: pd.DataFrame) -> Floats:
@@ -140,8 +144,8 @@ def test_another_seed_gives_another_model(
     words = msgspec.structs.replace(quick.manifest.training, seed=7)
     other = Specification(msgspec.structs.replace(quick.manifest, training=words), quick.features)
     rows = matrix(quick, frame)
-    risks = [t.booster.inplace_predict(rows) for t in (trained, train(other, frame))]
-    assert not np.array_equal(*risks)
+    one, two = (risks_of(t.model, rows) for t in (trained, train(other, frame)))
+    assert not np.array_equal(one, two)
 
 
 def test_progress_is_told_round_by_round_and_ends_at_all(
@@ -170,7 +174,7 @@ def test_the_margins_that_calibrate_are_those_of_patients_not_fitted_on(
 ) -> None:
     """Each row's margin is what trees fitted without its patient give, after as many rounds."""
     fit = trained.split.fit
-    rounds, margins = cross_fit(quick, fit, None)
+    rounds, margins, _ = cross_fit(quick, fit)
     assert rounds == trained.rounds
     folds = folds_of(fit["patient"], quick.manifest.training)
     inside, outside = fit[folds != 2], fit[folds == 2]
@@ -185,7 +189,7 @@ def test_the_risk_is_calibrated_for_patients_not_fitted_on(
 ) -> None:
     """Of the margins made without them the slope is 1 and the mean risk the share of events."""
     events = trained.split.fit["event"].to_numpy()
-    _, margins = cross_fit(quick, trained.split.fit, None)
+    margins = cross_fit(quick, trained.split.fit).margins
     slope, intercept = trained.platt
     calibrated = slope * margins + intercept
     fitted = LogisticRegression(C=1e9).fit(calibrated[:, None], events)
@@ -195,7 +199,7 @@ def test_the_risk_is_calibrated_for_patients_not_fitted_on(
 
 def test_what_may_only_rise_only_rises(quick: Specification, trained: Trained) -> None:
     rows = matrix(quick, trained.split.test)[:60]
-    trees = Trees(trained.booster, trained.background, quick.columns)
+    trees = Trees(trees_of(trained), trained.background, quick.columns)
     for column, feature in enumerate(quick.manifest.inputs):
         if not feature.monotone:
             continue
@@ -225,7 +229,7 @@ def test_shuffled_outcomes_teach_nothing(package: Package) -> None:
         )
         frame["state"] = np.where(draw.random(len(frame)) < 0.15, "event", "no-event")
         fit = known_outcomes(frame)
-        _, margins = cross_fit(package, fit, None)
+        margins = cross_fit(package, fit).margins
         areas.append(roc_auc_score(fit["event"], margins))
         if areas[-1] < 0.49:
             with pytest.raises(TrainingRefused, match="say nothing"):
@@ -241,7 +245,7 @@ def test_the_background_stands_for_all_it_was_fitted_on(
 ) -> None:
     """About 100 rows of the fitted part, whose mean risk is theirs within 0.1 point."""
     rows = matrix(quick, trained.split.fit)
-    trees = Trees(trained.booster, trained.background, quick.columns)
+    trees = Trees(trees_of(trained), trained.background, quick.columns)
     assert len(trained.background) == BACKGROUND_ROWS
     assert abs(trees.reference_risk - trees.risk(rows).mean()) <= BACKGROUND_WITHIN
     known = {row.tobytes() for row in rows}
@@ -271,7 +275,7 @@ def test_any_spread_of_risks_gets_a_background_of_its_mean(
 def test_a_hundred_rows_at_random_err_more(quick: Specification, trained: Trained) -> None:
     """Half of all random hundreds are off by more than 0.3 point; the chosen one is not."""
     rows = matrix(quick, trained.split.fit)
-    risks = np.asarray(trained.booster.inplace_predict(rows), dtype=np.float64)
+    risks = risks_of(trained.model, rows)
     draw = np.random.default_rng(5)
     errors = [
         abs(float(risks[draw.choice(len(risks), BACKGROUND_ROWS, replace=False)].mean()) - mean)

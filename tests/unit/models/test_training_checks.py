@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,10 @@ from fhir_adapters.clock import DAY_S, parse_time
 from fhir_adapters.features.compute import FeatureRow, FeatureValue
 from models.cohort import build_cohort
 from models.errors import TrainingRefused
-from models.package import Package, read_table
+from models.fitting import Kind
+from models.manifest import Training
+from models.package import Package, Specification, read_table
+from models.refits import Shuffled
 from models.synthetic.bulk import write_bulk_data
 from models.synthetic.charts import READMISSION
 from models.training_checks import (
@@ -23,7 +27,9 @@ from models.training_checks import (
     check_evidence,
     distinct_events,
     dominating,
+    few_events_warnings,
     late_evidence,
+    preferred_model,
     refuse_late_evidence,
     refuse_learned_chance,
     too_few_events,
@@ -108,12 +114,12 @@ def test_the_standard_error_is_that_of_random_ranks() -> None:
 @pytest.mark.parametrize("auroc", [0.30, 0.44, 0.56, 0.90])
 def test_outcomes_dealt_at_random_that_are_learned_refuse_the_training(auroc: float) -> None:
     with pytest.raises(TrainingRefused, match=f"AUROC of {auroc:.3f}, outside 0.44"):
-        refuse_learned_chance(auroc, rows=1_000_000, events=150_000)
+        refuse_learned_chance(Shuffled(auroc, 1), rows=1_000_000, events=150_000)
 
 
 @pytest.mark.parametrize("auroc", [0.45, 0.5, 0.55])
 def test_chance_passes(auroc: float) -> None:
-    refuse_learned_chance(auroc, rows=1_000_000, events=150_000)
+    refuse_learned_chance(Shuffled(auroc, 1), rows=1_000_000, events=150_000)
 
 
 # ---- one category that explains everything --------------------------------------------------
@@ -195,3 +201,48 @@ def test_a_head_of_too_few_events_is_experimental_and_says_why(
     events: int, columns: int, reasons: list[str]
 ) -> None:
     assert too_few_events(events, columns) == reasons
+
+
+@pytest.mark.parametrize(
+    ("columns", "depth", "kind", "warned"),
+    [
+        (15, 3, "trees", []),
+        (16, 2, "trees", ["16 features are many"]),
+        (40, 6, "trees", ["40 features are many", "trees of depth 6 are deep"]),
+        (15, 6, "logistic", []),
+    ],
+)
+def test_few_events_bear_few_features_and_shallow_trees(
+    columns: int, depth: int, kind: Kind, warned: list[str], package: Package
+) -> None:
+    features = [f for f in package.manifest.features if f.category][:columns]
+    assert len(features) == columns
+    manifest = msgspec.structs.replace(package.manifest, features=features)
+    spec = Specification(manifest, package.features)
+    found = few_events_warnings(spec, Training(max_depth=depth), kind)
+    assert [one.partition(" for so few")[0] for one in found] == warned
+
+
+# ---- trees or logistic model ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "few", "kind"),
+    [
+        (0.01, 0.05, True, "trees"),
+        (-0.01, 0.05, True, "logistic"),
+        (-0.01, 0.05, False, "trees"),
+        (-0.05, -0.01, False, "logistic"),
+        (-0.05, -0.01, True, "logistic"),
+        (None, None, True, "logistic"),
+        (None, None, False, "trees"),
+        (0.0, 0.05, True, "logistic"),
+    ],
+)
+def test_the_logistic_model_is_preferred_where_trees_are_not_clearly_better_on_few_events(
+    low: float | None, high: float | None, few: bool, kind: str
+) -> None:
+    """And wherever it clearly ranks better; with a reason, which trees need not."""
+    found = preferred_model({"value": 0.0, "low": low, "high": high}, few=few)
+    assert found.kind == kind
+    assert bool(found.reason) == (kind == "logistic")

@@ -130,7 +130,7 @@ def scored(package: Package) -> list[HeadPrediction]:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "uncertainty.csv is empty"),
+        ("", "is empty"),
         ("risk,low,high\n", "has no rows"),
         ("risk,lower,upper\n0.1,0.05,0.2\n", "its columns are not risk, low, high"),
         ("risk,low,high\n0.2,0.1,0.3\n0.1,0.05,0.2\n", "its risks do not rise"),

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fhir_adapters.charlson import GROUPS
 from fhir_adapters.decode import decode_bundle, decode_prefetch
 from fhir_adapters.facts import AnswerRule, Wanted, build_record
 from fhir_adapters.prefetch import expected_query
@@ -22,7 +23,7 @@ from fhir_adapters.record import PatientRecord
 from models.scores.about import ABOUT, INPUTS
 from models.scores.from_record import ReferenceScores
 from models.scores.score import ReferenceScore
-from tests.spec.drawn import AS_OF, RULE, bundle, moment, resources
+from tests.spec.drawn import AS_OF, RULE, bundle, it, moment, resources
 
 FORMS = (
     "news2_scale_2",
@@ -145,6 +146,13 @@ def test_a_later_saturation_that_cannot_be_right_is_not_answered_by_an_older_set
     assert (found.points, found.missing) == (None, ["spo2"])
 
 
+def test_a_later_saturation_that_is_only_a_bound_is_not_answered_by_an_older_set() -> None:
+    """90 in the set, later "below 70": no score of the set stands for the patient now."""
+    bound = ROUND + "Observation | saturation | 2026-11-21 11:00 | <70 %"
+    found = scores(bound)["news2"]
+    assert (found.points, found.missing) == (None, ["spo2"])
+
+
 def test_news2_needs_vital_signs_of_the_last_24_hours() -> None:
     assert "news2" not in scores(ROUND, as_of="2026-11-22 09:00")
     assert "news2" not in scores(ROUND, as_of="2026-11-21 07:00")
@@ -250,6 +258,27 @@ def test_charlson_is_for_everybody_and_zero_is_a_finding() -> None:
     assert (found["charlson"].points, found["charlson"].most) == (1 + 1 + 2, 29)
     assert (found["charlson-quan2011"].points, found["charlson-quan2011"].most) == (0 + 2 + 1, 24)
     assert scores("Patient | 1950-03-01 | male")["charlson"].points == 0
+
+
+CHARLSON_CODES = ("DI252", "DI509", "DE112", "DN183", "DC349", "DC787", "DF009", "DJ449", "DK703")
+DIAGNOSES = st.tuples(
+    st.sampled_from(CHARLSON_CODES),
+    st.sampled_from(["2010-01-01", "2021-11-20", "2021-11-22", "2026-11-21", "2026-11-22"]),
+    st.sampled_from(["", " | until 2020-06-01", " | until 2022-06-01", " | recorded 2026-11-22"]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(DIAGNOSES, max_size=6))
+def test_the_groups_told_apart_are_those_the_feature_language_finds(
+    drawn: list[tuple[str, str, str]],
+) -> None:
+    """One feature counts the groups and another gives their index; the score agrees with both."""
+    lines = [f"Condition | {code} | {since}{words}" for code, since, words in drawn]
+    table = "\n".join(["Patient | 1950-03-01 | male", *lines])
+    five_years = f'of = {sorted(GROUPS)}\nwindow = ["as_of - 5 y", "as_of"]'
+    index = it(table, f'recipe = "charlson"\nvariant = "original"\n{five_years}')
+    assert scores(table)["charlson"].points == index
 
 
 # ---- surgery --------------------------------------------------------------------------------

@@ -1,0 +1,175 @@
+"""What was decided and recorded of models, and which predictions a version has shown: the SQL.
+
+Decisions and records are only ever added, each under the number after the newest one that was read;
+so of two people who decide at the same time, the second is told to look again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Engine, RowMapping, Table, func, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from cds_service.db.tables import model_records, model_states, predictions
+from cds_service.errors import LogUnavailable, SetupError
+from cds_service.governance import Decision, History, Record, Version
+
+_PAGE = 1000
+"""Predictions held in memory at a time while they are listed."""
+Marker = tuple[int, int]
+"""The numbers of the newest decision and the newest record; another one means something changed."""
+
+SHOWN_COLUMNS = (
+    "prediction_id", "as_of", "computed_at", "organisation", "unit", "caller", "hook", "mode",
+    "status", "returned",
+)  # fmt: skip
+"""What is listed of a prediction whose card was shown; nothing of the patient."""
+
+
+def newest(engine: Engine) -> Marker:
+    """How far decisions and records have come. Raises LogUnavailable."""
+    query = select(*(_last(table).scalar_subquery() for table in (model_states, model_records)))
+    try:
+        with engine.connect() as connection:
+            decisions, records = connection.execute(query).one()
+            return decisions, records
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from None
+
+
+def read_history(engine: Engine) -> History:
+    """Every decision and record, oldest first. Raises LogUnavailable."""
+    try:
+        with engine.connect() as connection:
+            states, records = (
+                connection.execute(select(table).order_by(table.c.id)).mappings().all()
+                for table in (model_states, model_records)
+            )
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from None
+    return History([_decision(row) for row in states], [_record(row) for row in records])
+
+
+def add_decisions(engine: Engine, decisions: Sequence[Decision], *, after: History) -> None:
+    """Store decisions made on what was read, all or none.
+
+    Raises SetupError where somebody else decided since, or the database did not commit.
+    """
+    rows = [
+        {
+            "model_id": d.model_id,
+            "version": d.version,
+            "package_checksum": d.checksum,
+            "state": d.state,
+            "who": d.who,
+            "why": d.why,
+            "at": d.at.astimezone(UTC),
+        }
+        for d in decisions
+    ]
+    _add(engine, model_states, rows, read=len(after.decisions))
+
+
+def add_record(engine: Engine, record: Record, *, after: History) -> None:
+    """Store a record. Raises SetupError as `add_decisions` does."""
+    row = record._asdict() | {"at": record.at.astimezone(UTC)}
+    _add(engine, model_records, [row], read=len(after.records))
+
+
+def _add(engine: Engine, table: Table, rows: list[dict[str, Any]], *, read: int) -> None:
+    numbered = [row | {"id": read + place} for place, row in enumerate(rows, start=1)]
+    try:
+        with engine.begin() as connection:
+            connection.execute(table.insert(), numbered)
+    except IntegrityError:
+        raise SetupError("somebody else decided at the same time: look, and decide again") from None
+    except SQLAlchemyError as error:
+        raise SetupError(f"the decision was not stored ({type(error).__name__})") from None
+
+
+# ---- what a version has shown ---------------------------------------------------------------
+
+
+def shown_by(engine: Engine, version: Version) -> Iterator[RowMapping]:
+    """The predictions of a version whose card was shown, oldest first, read a page at a time.
+
+    Cards that only said the model was paused or retired are left out. Raises LogUnavailable.
+    """
+    c = predictions.c
+    query = (
+        select(*(c[name] for name in SHOWN_COLUMNS))
+        .where(c.model_id == version.model_id, c.model_version == version.version)
+        .where(c.returned == "card", c.status != "refused")
+        .order_by(c.as_of, c.prediction_id)
+    )
+    try:
+        with engine.connect().execution_options(yield_per=_PAGE) as connection:
+            yield from connection.execute(query).mappings()
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from None
+
+
+def answered_by(engine: Engine, version: Version) -> int:
+    """How many predictions a version has made, shown or not. Raises LogUnavailable."""
+    c = predictions.c
+    query = select(func.count()).where(
+        c.model_id == version.model_id, c.model_version == version.version
+    )
+    return int(_scalar(engine, query) or 0)
+
+
+def logged_checksum(engine: Engine, model_id: str, version: str) -> str | None:
+    """The checksum of the files a version predicted with last; None where it never did."""
+    c = predictions.c
+    query = (
+        select(c.package_checksum)
+        .where(c.model_id == model_id, c.model_version == version)
+        .order_by(c.as_of.desc())
+        .limit(1)
+    )
+    found = _scalar(engine, query)
+    return None if found is None else str(found)
+
+
+# ---- rows -----------------------------------------------------------------------------------
+
+
+def _scalar(engine: Engine, query: Any) -> Any:
+    try:
+        with engine.connect() as connection:
+            return connection.execute(query).scalar()
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from None
+
+
+def _last(table: Table) -> Any:
+    return select(func.coalesce(func.max(table.c.id), 0))
+
+
+def _decision(row: RowMapping) -> Decision:
+    return Decision(
+        model_id=row["model_id"],
+        version=row["version"],
+        checksum=row["package_checksum"],
+        state=row["state"],
+        who=row["who"],
+        why=row["why"],
+        at=_in_utc(row["at"]),
+    )
+
+
+def _record(row: RowMapping) -> Record:
+    said = {name: row[name] for name in Record._fields}
+    return Record(**said | {"at": _in_utc(row["at"])})
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """A stored moment; SQLite keeps no zone, and what is stored is UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _unavailable(error: SQLAlchemyError) -> LogUnavailable:
+    return LogUnavailable(f"the database cannot be read ({type(error).__name__})")

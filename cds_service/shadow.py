@@ -1,0 +1,115 @@
+"""The silent version of a model, computed beside the one in front and logged as its own row.
+
+After the answer has left, one at a time, in a thread: it never delays the answer it stands beside,
+changes it or fails it. An error is an event and a count; where too many wait, a call is left out of
+the comparison, and that is an event too. Called by the hook route.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from typing import Any, NamedTuple
+
+import anyio.to_thread
+import msgspec
+import structlog
+
+from cds_service.assess import Asked, Question, assess, log_row, require_answers
+from cds_service.db.log import PredictionLog
+from cds_service.errors import OurFault, RequestRefused
+from cds_service.governance import Duty
+from cds_service.privacy import Privacy
+from cds_service.protocol import HookCall, require_patient
+from fhir_adapters.decode import decode_prefetch
+from fhir_adapters.errors import FhirError
+
+events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.shadow")
+MOST_WAITING = 32
+"""Calls that may wait for their shadow: each holds its request in memory."""
+
+
+class Beside(NamedTuple):
+    """What is kept of an answered call: the silent version, what was asked, and by whom."""
+
+    duty: Duty
+    call: HookCall
+    question: Question
+    asked: Asked
+
+
+class Shadows:
+    """The shadows of one process, with how many were logged, failed and left out."""
+
+    def __init__(self, log: PredictionLog, privacy: Privacy) -> None:
+        self._log = log
+        self._privacy = privacy
+        self._turn = asyncio.Semaphore(1)
+        self._waiting = 0
+        self.logged = self.failed = self.left_out = 0
+
+    async def compute(self, beside: Beside) -> None:
+        """Compute and log the shadow of an answered call."""
+        if self._waiting >= MOST_WAITING:
+            self.left_out += 1
+            _report("shadow left out", beside, number=self.left_out)
+            return
+        self._waiting += 1
+        try:
+            async with self._turn:
+                await self._compute(beside)
+        finally:
+            self._waiting -= 1
+
+    async def _compute(self, beside: Beside) -> None:
+        kept = False
+        try:
+            row = await anyio.to_thread.run_sync(shadow_row, beside, self._privacy)
+            await asyncio.wrap_future(self._log.store(row))
+            kept = True
+        except (FhirError, RequestRefused, OurFault) as error:
+            _report("shadow failed", beside, number=self.failed + 1, kind=type(error).__name__)
+        finally:
+            self.logged += kept
+            self.failed += not kept
+
+
+def shadow_row(beside: Beside, privacy: Privacy) -> dict[str, Any]:
+    """The row of a silent version's answer to a call; nothing of it is shown.
+
+    Raises what the hook route would raise, where the version needs what was not sent.
+    """
+    duty, call, asked = beside.duty, beside.call, beside.asked
+    package = duty.package
+    gathered = decode_prefetch(call.prefetch, package.expected)
+    require_answers(package, gathered)
+    require_patient(package, gathered, call.patient_id)
+    question = dataclasses.replace(
+        beside.question,
+        prediction_id=prediction_id(privacy, asked.organisation, call, duty),
+        standing=duty.standing,
+        mode="silent",
+        page_url=None,
+    )
+    assessment = assess(package, gathered, question)
+    unseen = msgspec.structs.replace(assessment.prediction, cards=[], returned="shadow")
+    return log_row(dataclasses.replace(assessment, prediction=unseen), asked, privacy)
+
+
+def prediction_id(privacy: Privacy, organisation: str, call: HookCall, duty: Duty) -> str:
+    """The id of what a version says to a call in the state it stands in."""
+    return privacy.prediction_id(
+        organisation,
+        duty.package.id,
+        call.hook,
+        call.hook_instance,
+        duty.package.checksum,
+        duty.standing.state,
+    )
+
+
+def _report(event: str, beside: Beside, *, number: int, **said: str) -> None:
+    """One line in the service's log: which version, how many so far; nothing of the patient."""
+    model = beside.duty.package.manifest
+    events.log(logging.ERROR, event, service=model.id, version=model.version, so_far=number, **said)

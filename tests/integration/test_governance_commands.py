@@ -1,0 +1,301 @@
+"""`varsel models state`, `record`, `withdraw` and `varsel doctor`, as an operator types them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert
+
+from cds_service.db import governance as sql
+from cds_service.db.governance import shown_by
+from cds_service.db.log import open_engine
+from cds_service.db.migrate import upgrade
+from cds_service.db.tables import predictions
+from cds_service.errors import BadRequest, SetupError
+from cds_service.governance import Version
+from cds_service.settings import Settings
+from models.package import write_checksums
+from models.registry import BUNDLED
+from tests.decided import DECIDED, ON_RECORD, bring_live, typed
+
+NAME = "readmission-30d"
+AT = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Settings:
+    """An installation with a migrated database in which nothing was decided yet."""
+    settings = Settings(
+        profile="production",
+        database_url=f"sqlite:///{tmp_path / 'varsel.db'}",
+        allow_synthetic_models=True,
+    )
+    engine = open_engine(settings.database)
+    upgrade(engine)
+    engine.dispose()
+    return settings
+
+
+def told(settings: Settings, *arguments: object) -> Any:
+    """The JSON document a command under `varsel models` printed."""
+    done = typed(settings, "models", *arguments, "--json")
+    assert done.exit_code == 0, done.exception
+    return json.loads(done.stdout)
+
+
+def refused(settings: Settings, *arguments: object) -> Exception:
+    """The error a command under `varsel models` ended with."""
+    done = typed(settings, "models", *arguments)
+    assert isinstance(done.exception, Exception), done.output
+    return done.exception
+
+
+# ---- state and record -----------------------------------------------------------------------
+
+
+def test_from_candidate_to_live_everything_is_recorded(production: Settings) -> None:
+    """Every step with who and why and when; the record beside it."""
+    (candidate,) = told(production, "state", NAME)
+    assert (candidate["state"], candidate["decisions"], candidate["record"]) == (
+        "candidate", [], None,
+    )  # fmt: skip
+    bring_live(production)
+    (live,) = told(production, "state", NAME)
+    assert live["state"] == "live"
+    assert [(d["state"], d["who"], d["why"]) for d in live["decisions"]] == [
+        ("silent", "B. Holm", "trial approved"),
+        ("live", "B. Holm", "trial approved"),
+    ]
+    assert live["since"] == live["decisions"][-1]["at"]
+    assert live["record"]["clinical_owner"] == "Ledende overlæge A. Berg"
+    printed = typed(production, "models", "state", NAME).output
+    assert "B. Holm: trial approved" in printed
+    assert "record, regulatory route: mdr-5-5" in printed
+
+
+def test_live_without_a_record_is_refused(production: Settings) -> None:
+    """What is missing is named; after it is there, live is allowed."""
+    assert "can become silent" in str(refused(production, "state", NAME, "live", *DECIDED))
+    told(production, "state", NAME, "silent", *DECIDED)
+    error = refused(production, "state", NAME, "live", *DECIDED)
+    assert isinstance(error, BadRequest)
+    assert "intended purpose, regulatory route, AI Act role and clinical owner" in str(error)
+    told(production, "record", NAME, *ON_RECORD)
+    told(production, "state", NAME, "live", *DECIDED)
+
+
+def test_the_newest_record_holds(production: Settings) -> None:
+    told(production, "record", NAME, *ON_RECORD)
+    changed = ["other" if word.startswith("Ledende") else word for word in ON_RECORD]
+    told(production, "record", NAME, *changed)
+    (stand,) = told(production, "state", NAME)
+    assert stand["record"]["clinical_owner"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("state", NAME, "alive", *DECIDED), "STATE"),
+        (("state", NAME, "silent", "--why", "w"), "--who"),
+        (("state", NAME, "silent", "--who", "w"), "--why"),
+        (("state", NAME, "silent", "--who", " ", "--why", "w"), "--who"),
+        (("state", NAME, "silent", "--who", "w" * 129, "--why", "w"), "--who"),
+        (("state", NAME, "silent", "--who", "w\x1b[2J", "--why", "w"), "--who"),
+        (("state", NAME, "silent", *DECIDED, "--replaces", "1.0.0"), "--replaces"),
+        (("record", NAME, *ON_RECORD, "--regulatory-route", "none"), "--regulatory-route"),
+        (("record", NAME, *ON_RECORD, "--ai-act-role", "user"), "--ai-act-role"),
+        (("record", NAME, *ON_RECORD, "--clinical-owner", ""), "--clinical-owner"),
+        (("withdraw", NAME, *DECIDED, "--out", "list.txt"), "--out"),
+    ],
+)
+def test_what_is_typed_wrongly_is_refused_by_name(
+    production: Settings, arguments: tuple[str, ...], field: str
+) -> None:
+    """And decides nothing."""
+    error = refused(production, *arguments)
+    assert isinstance(error, BadRequest)
+    assert error.field == field
+    (stand,) = told(production, "state", NAME)
+    assert (stand["state"], stand["record"]) == ("candidate", None)
+
+
+def test_a_model_that_is_not_here_cannot_be_decided_about(production: Settings) -> None:
+    for arguments in (("state", "nothing"), ("state", f"{NAME}@9.9.9", "silent", *DECIDED)):
+        assert isinstance(refused(production, *arguments), SetupError)
+
+
+def test_of_several_versions_one_must_be_named(production: Settings, tmp_path: Path) -> None:
+    """All are listed; without a name nothing is decided."""
+    copy = tmp_path / "models" / NAME
+    shutil.copytree(BUNDLED / NAME, copy)
+    manifest = (copy / "manifest.toml").read_text(encoding="utf-8")
+    changed = manifest.replace('version = "1.0.0"', 'version = "2.0.0"')
+    (copy / "manifest.toml").write_text(changed, encoding="utf-8")
+    site = production.model_copy(update={"models_dir": tmp_path / "models"})
+    write_checksums(copy)
+    assert {stand["version"] for stand in told(site, "state", NAME)} == {"1.0.0", "2.0.0"}
+    error = refused(site, "state", NAME, "silent", *DECIDED)
+    assert f"say which: {NAME}@1.0.0, {NAME}@2.0.0" in str(error)
+    told(site, "state", f"{NAME}@2.0.0", "silent", *DECIDED)
+    (manifest_path,) = copy.glob("manifest.toml")
+    manifest_path.write_text(changed + "\n", encoding="utf-8")  # no longer what SHA256SUMS says
+    (left,) = told(site, "state", NAME)
+    assert left["version"] == "1.0.0"
+
+
+def test_a_version_that_would_not_be_served_cannot_be_taken_up(production: Settings) -> None:
+    """Synthetic models are not allowed here: refused by name, nothing is decided."""
+    strict = production.model_copy(update={"allow_synthetic_models": False})
+    assert "synthetic" in str(refused(strict, "state", NAME, "silent", *DECIDED))
+    (stand,) = told(strict, "state", NAME)
+    assert stand["state"] == "candidate"
+
+
+def test_doctor_says_the_states_and_what_is_wrong_with_them(production: Settings) -> None:
+    """A candidate is no fault; a version whose files changed is."""
+
+    def models() -> dict[str, Any]:
+        findings = json.loads(typed(production, "doctor", "--json").stdout)
+        return next(finding for finding in findings if finding["check"] == "models")
+
+    assert f"{NAME}@1.0.0 candidate" in models()["says"]
+    assert "none is in service" in models()["says"]
+    bring_live(production)
+    assert models()["ok"]
+    assert f"{NAME}@1.0.0 live" in models()["says"]
+    engine = open_engine(production.database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE model_states SET package_checksum = 'before'")
+    engine.dispose()
+    assert not models()["ok"]
+    assert "has other files than when it became live" in models()["says"]
+
+
+# ---- withdraw -------------------------------------------------------------------------------
+
+
+def prediction(number: int, **given: Any) -> dict[str, Any]:
+    """A row of the log, a minute after the one before."""
+    made: dict[str, Any] = {
+        "prediction_id": str(uuid.UUID(int=number)), "organisation": "o", "unit": "ward-a",
+        "caller": "c", "service": NAME, "hook": "h", "hook_instance": str(number),
+        "content_digest": "d", "model_id": NAME, "model_version": "1.0.0",
+        "package_checksum": "x", "software_version": "1", "mode": "live", "language": "da",
+        "patient_pseudonym": "p", "as_of": AT + timedelta(minutes=number), "computed_at": AT,
+        "status": "scored", "returned": "card", "features": "[]", "document": "{}",
+        "response": "{}", "timings": "{}", "sealed": b"", "state": "live",
+    }  # fmt: skip
+    return made | given
+
+
+@pytest.fixture
+def answered(production: Settings) -> Settings:
+    """An installation that has answered: five cards of 1.0.0 in two wards, and other rows."""
+    engine = open_engine(production.database)
+    rows = [
+        *(prediction(n) for n in (1, 2, 3)),
+        prediction(4, unit="ward-b"),
+        prediction(5, unit=None),
+        prediction(6, returned="below-threshold"),
+        prediction(7, status="refused", state="paused"),
+        prediction(8, model_version="0.9.0"),
+        prediction(9, model_id="another"),
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(predictions), rows)
+    engine.dispose()
+    return production
+
+
+def test_withdraw_retires_at_once_and_lists_every_card(answered: Settings) -> None:
+    """By unit; the page of each; that there are no PDFs or write-backs is said, not left out."""
+    made = told(answered, "withdraw", NAME, "--who", "W", "--why", "too high in dialysis")
+    assert [row["prediction_id"][-1] for row in made["shown"]] == ["1", "2", "3", "4", "5"]
+    assert made["shown"][0] == {
+        "prediction_id": str(uuid.UUID(int=1)),
+        "as_of": "2026-11-22T00:01:00Z",
+        "computed_at": "2026-11-22T00:00:00Z",
+        "organisation": "o",
+        "unit": "ward-a",
+        "caller": "c",
+        "hook": "h",
+        "mode": "live",
+        "status": "scored",
+        "returned": "card",
+        "page": f"http://127.0.0.1:8000/explanations/{uuid.UUID(int=1)}",
+    }
+    assert made["cards_by_unit"] == {"o": 1, "ward-a": 3, "ward-b": 1}
+    assert (made["cards_shown"], made["predictions"]) == (5, 7)
+    assert "PDFs and write-backs" in made["pdfs_and_write_backs"]
+    (stand,) = told(answered, "state", NAME)
+    assert (stand["state"], stand["decisions"][-1]["why"]) == ("retired", "too high in dialysis")
+    printed = typed(answered, "models", "withdraw", NAME, "--who", "W", "--why", "again").output
+    assert "ward-a: 3 cards" in printed
+    (again,) = told(answered, "state", NAME)
+    assert len(again["decisions"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_withdraw_writes_the_list_to_a_file(answered: Settings, tmp_path: Path, kind: str) -> None:
+    """The same rows, whichever format."""
+    out = tmp_path / f"list.{kind}"
+    made = told(answered, "withdraw", NAME, "--who", "W", "--why", "w", "--out", out)
+    assert "shown" not in made
+    text = out.read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines())) if kind == "csv" else json.loads(text)
+    assert [row["prediction_id"][-1] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert rows[0]["page"].endswith(str(uuid.UUID(int=1)))
+
+
+def test_withdraw_of_a_version_that_showed_nothing(production: Settings, tmp_path: Path) -> None:
+    out = tmp_path / "list.json"
+    made = told(production, "withdraw", NAME, "--who", "W", "--why", "w", "--out", out)
+    assert made["cards_shown"] == 0
+    assert json.loads(out.read_text(encoding="utf-8")) == []
+
+
+def test_a_version_whose_files_are_gone_can_be_withdrawn(answered: Settings) -> None:
+    """What it showed is in the log, whoever took the folder away."""
+    made = told(answered, "withdraw", f"{NAME}@0.9.0", "--who", "W", "--why", "w")
+    assert [row["prediction_id"][-1] for row in made["shown"]] == ["8"]
+    assert isinstance(
+        refused(answered, "withdraw", "gone@1", "--who", "W", "--why", "w"), SetupError
+    )
+
+
+def test_a_long_list_is_read_a_page_at_a_time(
+    answered: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million rows are never in memory together."""
+    monkeypatch.setattr(sql, "_PAGE", 2)
+    engine = open_engine(answered.database)
+    rows = shown_by(engine, Version(NAME, "1.0.0", "x"))
+    assert [row["prediction_id"][-1] for row in rows] == ["1", "2", "3", "4", "5"]
+    engine.dispose()
+
+
+def test_score_says_how_the_model_stands_here(production: Settings) -> None:
+    """As the database has it: a candidate is scored and says so, a withdrawn one is not scored."""
+    request = BUNDLED.parent / "cds_service" / "demo" / "hook-request.json"
+
+    def scored() -> dict[str, Any]:
+        done = typed(production, "score", request, "--model", NAME, "--as-of", "latest", "--json")
+        (prediction,) = json.loads(done.stdout)
+        found: dict[str, Any] = prediction
+        return found
+
+    before = scored()
+    assert before["standing"]["state"] == "candidate"
+    assert "Status: kandidat, ikke i drift" in before["cards"][0]["detail"]
+    told(production, "withdraw", NAME, "--who", "W", "--why", "w")
+    after = scored()
+    assert (after["status"], after["reason"], after["heads"]) == ("refused", "retired", [])
+    printed = typed(production, "score", request, "--model", NAME, "--as-of", "latest").stdout
+    assert "Prognosen er taget ud af brug siden" in printed
