@@ -70,6 +70,7 @@ _FOLDER = Path(__file__).parent
 _COLUMNS = ["concept", "system", "code", "answer", "own_unit", "source"]
 _CONCEPT_KEYS = frozenset(
     {"kind", "unit", "other_units", "low", "high", "limits", "label_da", "label_en"}
+    | {"detection_limit"}
 )
 
 # A hostile sender must not fill the memory with look-ups of codes that do not exist. Real records
@@ -85,7 +86,9 @@ class Concept:
 
     `unit` is the UCUM code its values are held in, None where there is no number. `other_units` are
     the further units in use for it. Values outside `plausible_low`..`plausible_high` (in `unit`,
-    ends included; None: no limit) are slips of entry or need a look at the patient.
+    ends included; None: no limit) are slips of entry or need a look at the patient. A result said
+    to be below at most `detection_limit` (in `unit`) is read as that number: so the method reports
+    the healthy. None: what is below a number has no value.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Concept:
     label_da: str
     label_en: str
     other_units: tuple[str, ...] = ()
+    detection_limit: float | None = None
 
 
 class CodedConcept(NamedTuple):
@@ -250,6 +254,7 @@ def read_concept(name: str, entry: Mapping[str, Any]) -> Concept:
         raise ValueError(f"concepts.toml [{name}]: low must be below high, both or neither given")
     if low is not None and not (entry.get("limits") and entry.get("unit")):
         raise ValueError(f"concepts.toml [{name}]: limits without unit or without their origin")
+    detection = entry.get("detection_limit")
     return Concept(
         name=name,
         kind=entry["kind"],
@@ -259,6 +264,7 @@ def read_concept(name: str, entry: Mapping[str, Any]) -> Concept:
         label_da=entry["label_da"],
         label_en=entry["label_en"],
         other_units=tuple(entry.get("other_units", ())),
+        detection_limit=None if detection is None else float(detection),
     )
 
 

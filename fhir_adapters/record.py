@@ -30,7 +30,8 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     what stood there). `tags` are what `where` in a feature can ask for; a tag with `?` in front
     means that the record does not say. `limits`: the patient's own alarm limits stated with a
     measurement, by name (`red-low` ...), in the concept's unit. `bound`: the comparator of a number
-    that is no value but a bound (status `bound`; `value` is the bound): `<`, `<=`, `>=` or `>`.
+    that is no value but a bound (status `bound`; `value` is the bound), or below the detection
+    limit and read as the value (status `ok`): `<`, `<=`, `>=` or `>`.
     """
 
     concept: str

@@ -1,7 +1,8 @@
 """Features of measurements that are bounds: "> 8 %", "< 70 %", outside what the method can measure.
 
 FHIR R4, Quantity.comparator, is a modifier: the actual value is less, or greater, than the number
-(http://hl7.org/fhir/R4/valueset-quantity-comparator.html). So a bound is never used as the value.
+(http://hl7.org/fhir/R4/valueset-quantity-comparator.html). So a bound is never used as the value,
+but below a concept's detection limit, where it is how the method reports the healthy.
 What a recipe makes of it is tried at both ends of what it allows: where the answer is the same (a
 count, the newest value with an older bound before it, "reaches 38" of "> 39") it is an answer;
 where it is not, there is none, only its ends, by which a safety rule can still be met.
@@ -94,8 +95,17 @@ def same(numbers: Sequence[float | None]) -> bool:
 
 def said(fact: Fact) -> str:
     """A bound in words: `outside the measuring range: > 8 %`."""
+    return f"outside the measuring range: {_as_reported(fact)}"
+
+
+def below_detection(fact: Fact) -> str:
+    """A result read as the number it was said to be below: `reported as < 4 mg/L`."""
+    return f"reported as {_as_reported(fact)}"
+
+
+def _as_reported(fact: Fact) -> str:
     number = "" if fact.original is None else f"{fact.original:g}"
-    return f"outside the measuring range: {fact.bound} {number} {fact.unit}".rstrip()
+    return f"{fact.bound} {number} {fact.unit}".rstrip()
 
 
 def _combinations(ends: Sequence[Ends]) -> list[tuple[float, ...]]:

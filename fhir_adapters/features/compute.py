@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fhir_adapters.clock import COPENHAGEN, DAY_S, HOUR_S, OPEN, UNDATED, age_in_years, to_datetime
 from fhir_adapters.codes import code_table
 from fhir_adapters.errors import LanguageError
-from fhir_adapters.features.bounds import ends_of, said, same, tried, tried_derived
+from fhir_adapters.features.bounds import below_detection, ends_of, said, same, tried, tried_derived
 from fhir_adapters.features.derived import DERIVED, FORMULAS
 from fhir_adapters.features.language import (
     USABLE,
@@ -405,6 +405,7 @@ def _measured(compiled: _Compiled, selection: Selection, found: Finding) -> Feat
         name=spec.name,
         value=found.value,
         status="stale" if stale else "measured",
+        reason=below_detection(single) if single and single.bound else None,
         time=time if time is not None and math.isfinite(time) else None,
         sources=tuple(fact.source for fact in found.evidence[-MOST_SOURCES:]),
         code=newest.code or None if newest else None,

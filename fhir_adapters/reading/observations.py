@@ -88,7 +88,7 @@ def _add(
                     source=source,
                     code=code,
                     tags=tags,
-                    bound=(quantity.comparator or "") if quantity and status == "bound" else "",
+                    bound=(quantity.comparator or "") if quantity else "",
                     limits=_own_limits(reading, part, concept, own_unit)
                     if part.reference_range
                     else (),
@@ -163,7 +163,7 @@ def _quantity(reading: Reading, q: r.Quantity, concept: str, own_unit: str | Non
 
 
 def _bounded(reading: Reading, value: float, concept: str, q: r.Quantity, unit: str) -> _Worth:
-    """A bound, not a value; implausible where all it allows is.
+    """A bound, not a value, but below the detection limit; implausible where all it allows is.
 
     A comparator FHIR R4 does not have leaves the number without a meaning: it is no value either.
     """
@@ -172,6 +172,8 @@ def _bounded(reading: Reading, value: float, concept: str, q: r.Quantity, unit: 
     known = reading.table.concept(concept)
     low, high = known.plausible_low, known.plausible_high
     if q.comparator in BELOW:
+        if known.detection_limit is not None and value <= known.detection_limit:
+            return value, "ok", q.value, unit
         out = low is not None and (value < low or (value == low and q.comparator == "<"))
     else:
         out = high is not None and (value > high or (value == high and q.comparator == ">"))

@@ -1,4 +1,4 @@
-"""Chapter 14: measurements that are bounds, "< 4 mg/L" and "> 8 %", outside what can be measured.
+"""Chapter 14: measurements that are bounds, "< 20 mg/L" and "> 8 %", outside what can be measured.
 
 FHIR R4 calls Quantity.comparator a modifier: the actual value is less, or greater, than the number.
 """
@@ -13,7 +13,7 @@ from tests.spec.drawn import it, row, value
 CRP = """
     Observation | CRP | 2026-11-17 08:00 | 210 mg/L
     Observation | CRP | 2026-11-19 08:00 | 40 mg/L
-    Observation | CRP | 2026-11-20 08:00 | <4 mg/L
+    Observation | CRP | 2026-11-20 08:00 | <20 mg/L
 """
 WEEK = 'of = ["crp"]\nwindow = ["as_of - 7 d", "as_of"]'
 
@@ -35,7 +35,7 @@ WEEK = 'of = ["crp"]\nwindow = ["as_of - 7 d", "as_of"]'
 def test_a_bound_is_no_value_but_counts_where_it_cannot_change_the_answer(
     recipe: str, answer: float | str
 ) -> None:
-    """The newest is below 4, nobody knows how far; the highest is 210 whatever it is."""
+    """The newest is below 20, nobody knows how far; the highest is 210 whatever it is."""
     assert it(CRP, f'recipe = "{recipe}"\n{WEEK}') == answer
 
 
@@ -53,13 +53,22 @@ def test_an_older_value_never_stands_for_a_newest_bound() -> None:
     assert found.sources
 
 
+@pytest.mark.parametrize("recipe", ["last", "min", "max", "mean", "median"])
+def test_below_the_detection_limit_is_how_the_healthy_are_reported(recipe: str) -> None:
+    """CRP "< 4" is a normal answer, read as 4; the table says up to where: 10."""
+    table = "Observation | CRP | 2026-11-20 08:00 | <4 mg/L"
+    found = value(table, f'recipe = "{recipe}"\n{WEEK}')
+    assert (found.value, found.status) == (4.0, "measured")
+    assert found.reason == "reported as < 4 mg/L"
+
+
 def test_a_newer_value_answers_an_older_bound() -> None:
     table = """
-        Observation | CRP | 2026-11-19 08:00 | <4 mg/L
-        Observation | CRP | 2026-11-20 08:00 | 12 mg/L
+        Observation | CRP | 2026-11-19 08:00 | <20 mg/L
+        Observation | CRP | 2026-11-20 08:00 | 30 mg/L
     """
-    assert it(table, f'recipe = "last"\n{WEEK}') == 12.0
-    assert it(table, f'recipe = "max"\n{WEEK}') == 12.0
+    assert it(table, f'recipe = "last"\n{WEEK}') == 30.0
+    assert it(table, f'recipe = "max"\n{WEEK}') == 30.0
     assert it(table, f'recipe = "gain"\n{WEEK}') == "missing"
 
 
@@ -138,7 +147,7 @@ def test_a_bound_that_allows_only_what_cannot_be_is_implausible() -> None:
     assert [fact.value for fact in found.implausible] == [45.0]
 
 
-@pytest.mark.parametrize("stated", ["<950 mg/L", "<4 mg/L"])
+@pytest.mark.parametrize("stated", ["<950 mg/L", "<20 mg/L"])
 def test_a_bound_beyond_one_limit_still_allows_what_can_be(stated: str) -> None:
     """Below 950 may be anything; no alarm is raised for it."""
     found = row(
@@ -163,8 +172,8 @@ def test_part_of_a_panel_can_be_a_bound() -> None:
 
 
 def test_many_bounds_of_a_month_do_not_hide_the_newest_value() -> None:
-    """Nine times below 4, then 12: the newest is 12, the median below 4."""
-    days = [f"Observation | CRP | 2026-11-{d:02} 08:00 | <4 mg/L" for d in range(10, 19)]
+    """Nine times below 20, then 12: the newest is 12, the median below 20."""
+    days = [f"Observation | CRP | 2026-11-{d:02} 08:00 | <20 mg/L" for d in range(10, 19)]
     table = "\n".join([*days, "Observation | CRP | 2026-11-20 08:00 | 12 mg/L"])
     month = 'of = ["crp"]\nwindow = ["as_of - 30 d", "as_of"]'
     assert it(table, f'recipe = "last"\n{month}') == 12.0

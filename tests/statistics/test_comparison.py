@@ -178,8 +178,10 @@ def written(frame: pd.DataFrame, comparator: Comparator | None, out: Path) -> Pa
         out,
         title="Validation",
         model=MODEL,
+        head={"id": "outcome", "threshold": 0.2},
         plan="",
         data={},
+        synthetic_data=False,
         software_version="0.1.0",
         made_at=datetime(2026, 11, 21, tzinfo=UTC),
     )

@@ -58,8 +58,10 @@ def write(validation: Validation, out: Path) -> None:
         out,
         title="Validation of <example>",
         model=MODEL,
+        head={"id": "outcome", "threshold": 0.2},
         plan="All predictions of 2026.\n\n<script>alert(1)</script>",
         data={"cohort.parquet": "cd34"},
+        synthetic_data=False,
         software_version="0.1.0",
         made_at=datetime(2026, 11, 21, tzinfo=UTC),
     )
@@ -137,8 +139,10 @@ def test_synthetic_model_has_its_banner(
         tmp_path,
         title="Real",
         model={**MODEL, "synthetic": False},
+        head={"id": "outcome", "threshold": 0.2},
         plan="",
         data={},
+        synthetic_data=False,
         software_version="0.1.0",
         made_at=datetime(2026, 11, 21, tzinfo=UTC),
     )
