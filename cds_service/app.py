@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from cds_service import __version__, docs
-from cds_service.errors import NotAuthenticated, OurFault, RequestRefused
+from cds_service.errors import NotAuthenticated, OurFault, RequestRefused, failure_of
 from cds_service.outcome import operation_outcome
 from cds_service.privacy import Privacy
 from cds_service.routes import explanations, health, hooks
@@ -164,13 +164,7 @@ class LastResort:
 def _unforeseen(error: Exception) -> Response:
     """The answer to an error nobody foresaw; the log gets where it was, not what it said."""
     number = str(uuid.uuid4())
-    places = []
-    trace = error.__traceback__
-    while trace:
-        places.append(f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    events.log(
-        logging.ERROR, "unforeseen", number=number, kind=type(error).__name__, places=places[-8:]
-    )
+    failure = failure_of(error)
+    events.log(logging.ERROR, "unforeseen", number=number, **failure._asdict())
     body = operation_outcome("exception", f"internal error {number}", severity="fatal")
     return docs.json_response(body, 500)

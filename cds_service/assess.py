@@ -7,16 +7,16 @@ commits the row it makes before it lets the cards out.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from cds_service import __version__
-from cds_service.cards import Setting
-from cds_service.errors import PreconditionFailed
+from cds_service.errors import Failure, PreconditionFailed, failure_of
+from cds_service.findings import Setting
 from cds_service.governance import STOPPED
 from cds_service.privacy import Privacy
 from cds_service.ranked_cards import every_card
@@ -38,14 +38,26 @@ from models.predict import (
     rule_alarms,
     verdict_on,
 )
-from models.prediction import ModelRef, Prediction, Standing
+from models.prediction import (
+    HeadPrediction,
+    HitRate,
+    ModelRef,
+    Prediction,
+    RankingPrediction,
+    Standing,
+)
 
 MOST_TROUBLES = 20
+MODEL_FAILED = "model-failed"
+"""Why a prediction was refused whose model failed while scoring."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question to one model: about whom, when, and how the answer is to look."""
+    """One question to one model: about whom, when, and how the answer is to look.
+
+    `hit_rates`: by head, how often its cards were followed by the outcome, where that is known.
+    """
 
     prediction_id: str
     patient_id: str | None
@@ -53,6 +65,7 @@ class Question:
     now: float
     language: str
     standing: Standing
+    hit_rates: Mapping[str, HitRate]
     mode: str = "live"
     zone: tzinfo = COPENHAGEN
     page_url: str | None = None
@@ -60,12 +73,16 @@ class Question:
 
 @dataclass(slots=True)
 class Assessment:
-    """The answer with everything behind it, and how long each stage took (milliseconds)."""
+    """The answer with everything behind it, and how long each stage took (milliseconds).
+
+    `failure`: where the model failed, for who asked to report; its alarms stand all the same.
+    """
 
     prediction: Prediction
     record: PatientRecord
     row: FeatureRow
     timings: dict[str, float] = field(default_factory=dict)
+    failure: Failure | None = None
 
 
 def require_answers(package: Package, gathered: Gathered) -> None:
@@ -93,11 +110,12 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
     clock.lap("record")
     now = package.features.compute(record, question.as_of)
     row = index_row(package, record, now)
+    alarms = rule_alarms(package.manifest, row, now=now, language=question.language)
     clock.lap("features")
     verdict = _as_it_stands(verdict_on(package, record, row, now=now), question.standing)
-    scored, language = verdict.status == "scored", question.language
-    heads = head_predictions(package, row, language) if scored else []
-    rankings = ranking_predictions(package, row, language) if scored else []
+    scores = _scores(package, row, question) if verdict.status == "scored" else NOT_SCORED
+    if scores.failure:
+        verdict = Verdict("refused", MODEL_FAILED)
     clock.lap("score")
     eligible = verdict.status != "not-eligible"
     prediction = Prediction(
@@ -114,15 +132,15 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         status=verdict.status,
         reason=verdict.reason,
         language=question.language,
-        heads=heads,
-        rankings=rankings,
+        heads=scores.heads,
+        rankings=scores.rankings,
         missing=missing_features(package, row, question.language) if eligible else [],
         reference_scores=reference_scores(
             package, record, question.as_of, language=question.language
         )
         if eligible
         else [],
-        rule_alarms=rule_alarms(package.manifest, row, now=now, language=question.language),
+        rule_alarms=alarms,
         troubles=_troubles(record),
     )
     setting = Setting(question.language, question.zone, question.page_url)
@@ -131,7 +149,32 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         prediction, cards=cards, returned=_returned(prediction, len(cards))
     )
     clock.lap("cards")
-    return Assessment(prediction, record, row, clock.laps)
+    return Assessment(prediction, record, row, clock.laps, scores.failure)
+
+
+class _Scores(NamedTuple):
+    """What the model says of every head and ranking, or where it failed."""
+
+    heads: list[HeadPrediction]
+    rankings: list[RankingPrediction]
+    failure: Failure | None = None
+
+
+NOT_SCORED = _Scores([], [])
+
+
+def _scores(package: Package, row: FeatureRow, question: Question) -> _Scores:
+    """The risks and rankings of a patient the model applies to; nothing of them where it fails."""
+    language = question.language
+    try:
+        return _Scores(
+            head_predictions(package, row, language, hit_rates=question.hit_rates),
+            ranking_predictions(package, row, language),
+        )
+    # Anything: what a site's booster makes xgboost, shap and numpy raise has no common type, and
+    # whatever it is must not take the alarms with it, which need no model. Said, logged, reported.
+    except Exception as error:  # noqa: BLE001 - as above
+        return _Scores([], [], failure_of(error))
 
 
 def _as_it_stands(verdict: Verdict, standing: Standing) -> Verdict:
@@ -174,9 +217,12 @@ def without_what_is_known(
     return replace(assessment, prediction=prediction)
 
 
-def said_of(prediction: Prediction) -> dict[str, str]:
-    """What a card said of every head and ranking: the band, or the class that came first."""
-    bands = {head.head: head.band for head in prediction.heads}
+def said_of(prediction: Prediction) -> dict[str, str | tuple[str, bool]]:
+    """What a card said of every head and ranking: the band and whether it was high enough for a
+    card, or the class that came first."""
+    bands: dict[str, str | tuple[str, bool]] = {
+        head.head: (head.band, head.risk >= head.threshold) for head in prediction.heads
+    }
     return bands | {ranking.ranking: ranking.classes[0].id for ranking in prediction.rankings}
 
 

@@ -11,30 +11,27 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
 from typing import Any
 
-from cds_service.standing import said_standing, why_stopped
+from cds_service.findings import MOST_MISSING, Setting, Specs, said_facts, say_missing, specs_of
+from cds_service.standing import said_hit_rate, said_standing, why_stopped
 from cds_service.texts import TEXTS, Texts
 from cds_service.wording import (
     capital,
-    day,
     day_and_time,
     decimal,
     number,
     of_hundred,
     plain,
     rounded_to_sum,
+    sentences,
     shown_unit,
+    uncapital,
 )
-from fhir_adapters.codes import code_table
-from fhir_adapters.features.language import FeatureSpec
 from models import manifest as words
 from models.prediction import (
     Contribution,
-    FeatureFinding,
     HeadPrediction,
-    Missing,
     Prediction,
     ReferenceScore,
     RuleAlarm,
@@ -42,27 +39,9 @@ from models.prediction import (
 
 Card = dict[str, Any]
 LONGEST_SUMMARY = 139  # CDS Hooks: fewer than 140 characters
-MOST_RAISING, MOST_LOWERING, MOST_FACTS, MOST_MISSING = 3, 2, 3, 6
-SMALLEST_SHOWN = 0.05
-"""Percentage points below which a contribution would be printed as 0,0."""
-MANY_MISSING = 0.25
-"""Share of the model's features from which a card says that the estimate is weaker for it."""
+MOST_RAISING, MOST_LOWERING = 3, 2
 SEVERITY = ("info", "warning", "critical")
 TOPIC_SYSTEM = "https://varsel.dk/fhir/CodeSystem/topic"
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a card needs beside the prediction: language, zone, and the page it links to, if any."""
-
-    language: str
-    zone: tzinfo
-    page_url: str | None
-
-    @property
-    def texts(self) -> Texts:
-        """The fixed texts in the setting's language."""
-        return TEXTS[self.language]
 
 
 def make_cards(
@@ -199,12 +178,19 @@ def _risk_summary(
         for head in shown
     ]
     for kept in range(len(said), 0, -1):
-        more = texts.and_more.format(n=len(said) - kept) if kept < len(said) else ""
+        more = _other_outcomes(len(said) - kept, texts)
         for start in (title, ""):
             summary = f"{start}{'; '.join(said[:kept])}{more}{end}"
             if len(summary) <= LONGEST_SUMMARY:
                 return summary
     return f"{said[0]}{end}"
+
+
+def _other_outcomes(n: int, texts: Texts) -> str:
+    """That so many outcomes more are in the detail; empty for none."""
+    if n == 0:
+        return ""
+    return texts.one_outcome_more if n == 1 else texts.outcomes_more.format(n=n)
 
 
 def _risk_detail(
@@ -223,7 +209,6 @@ def _risk_detail(
     if prediction.troubles:
         parts.append(texts.unread.format(n=len(prediction.troubles)))
     parts += [said_scores(prediction, setting)] if prediction.reference_scores else []
-    parts.append(texts.ppv_unknown)
     parts.append(closing_line(manifest, prediction, setting, texts.not_causes))
     return "\n\n".join(parts)
 
@@ -259,7 +244,7 @@ def _head_parts(
             says=spec.says.in_language(language),
         )
     )
-    specs = {feature.name: feature for feature in manifest.features}
+    specs = specs_of(manifest)
     raising = [(c, p) for c, p in shown.top if p > 0]
     lowering = [(c, p) for c, p in shown.top if p < 0]
     parts.append(_table(texts.raised, raising, specs, setting) or texts.nothing_raises)
@@ -274,13 +259,13 @@ def _head_parts(
     )
     if head.interval:
         parts.append(f"{say_uncertainty(head.interval, setting)}.")
-    return parts
+    return [*parts, said_hit_rate(head.hit_rate, setting.zone, language)]
 
 
 def shown_interval(interval: tuple[float, float]) -> str:
     """An interval of risks in whole per cent, rounded outwards, so that the risk stays within."""
     low, high = (round(100 * risk, 6) for risk in interval)
-    return f"{math.floor(low)}-{math.ceil(high)}"
+    return f"{math.floor(low)}–{math.ceil(high)}"
 
 
 def say_uncertainty(interval: tuple[float, float], setting: Setting) -> str:
@@ -333,7 +318,7 @@ def signed(points: float, language: str) -> str:
 def _table(
     heading: str,
     rows: Sequence[tuple[Contribution, float]],
-    specs: Mapping[str, FeatureSpec],
+    specs: Specs,
     setting: Setting,
 ) -> str:
     if not rows:
@@ -345,53 +330,6 @@ def _table(
     return "\n".join(lines)
 
 
-def said_facts(
-    contribution: Contribution, specs: Mapping[str, FeatureSpec], setting: Setting
-) -> list[str]:
-    """The facts that weigh most in a category, as phrases, in the direction of the category.
-
-    What is known comes before what is missing, whatever they weigh.
-    """
-    towards = [f for f in contribution.features if f.points * contribution.points > 0]
-    visible = [f for f in towards if abs(f.points) >= SMALLEST_SHOWN] or towards
-    ordered = sorted(visible, key=lambda f: f.value is None)
-    return [say(f, specs, setting) for f in ordered[:MOST_FACTS]]
-
-
-def say(f: FeatureFinding, specs: Mapping[str, FeatureSpec], setting: Setting) -> str:
-    """One feature's value as a phrase of the package, or that it is missing."""
-    spec, language = specs[f.name], setting.language
-    if f.value is None:
-        return f"{f.label}: {setting.texts.missing_value}"
-    never = spec.never is not None and f.value == spec.never and f.findings == 0
-    phrase = spec.say
-    if spec.say_none and (f.value == 0.0 or never):
-        phrase = spec.say_none
-    elif spec.say_one and f.value == 1.0:
-        phrase = spec.say_one
-    if phrase is None:
-        return _plain_phrase(f, f.value, spec, setting)
-    made_from = specs[spec.from_[0]] if spec.from_ else spec
-    raw = f.series[-1][1] if f.series else f.value
-    return phrase.in_language(language).format(
-        n=round(f.value),
-        value=number(f.value, spec.decimals, language),
-        raw=number(raw, made_from.decimals, language),
-        date=day(f.time, setting.zone, language) if f.time else setting.texts.no_date,
-    )
-
-
-def _plain_phrase(f: FeatureFinding, value: float, spec: FeatureSpec, setting: Setting) -> str:
-    """A value where the package has no phrase for it: label, value, unit, and the day if known."""
-    texts, language = setting.texts, setting.language
-    if spec.yes_no:
-        said = f"{f.label}: {texts.yes if value else texts.no}"
-    else:
-        shown = f"{number(value, spec.decimals, language)} {shown_unit(spec.unit)}"
-        said = f"{f.label} {shown}".rstrip()
-    return f"{said} ({day(f.time, setting.zone, language)})" if f.time else said
-
-
 def said_scores(prediction: Prediction, setting: Setting) -> str:
     """The published scores on one line; one that cannot be computed says so."""
     said = (say_score(score, setting) for score in prediction.reference_scores)
@@ -399,7 +337,7 @@ def said_scores(prediction: Prediction, setting: Setting) -> str:
 
 
 def say_score(score: ReferenceScore, setting: Setting) -> str:
-    """One score: points, risk and band, or what it lacks."""
+    """One score: points, risk with its outcome, and band, or what it lacks."""
     texts, language = setting.texts, setting.language
     if score.missing:
         return texts.score_lacks.format(label=score.label, what=", ".join(score.missing))
@@ -407,52 +345,11 @@ def say_score(score: ReferenceScore, setting: Setting) -> str:
     if score.most is not None and parts:
         parts[0] = texts.score_of.format(points=score.points, most=score.most)
     if score.risk is not None:
-        parts.append(f"{number(100 * score.risk, 1, language)} %")
+        of = f" ({score.outcome})" if score.outcome else ""
+        parts.append(f"{number(100 * score.risk, 1, language)} %{of}")
     if score.band:
         parts.append(score.band)
     return f"{score.label} {', '.join(parts)}"
-
-
-def say_missing(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> str:
-    """What is missing, and whether so much that the estimate is weaker; empty where nothing is."""
-    if not prediction.missing:
-        return ""
-    labels = _missing_findings(manifest, prediction.missing)
-    shown = [
-        label[:1].lower() + label[1:] if label.split()[0][1:].islower() else label
-        for label in labels[:MOST_MISSING]
-    ]
-    named = ("; " if any("," in label for label in shown) else ", ").join(shown)
-    more = len(labels) - MOST_MISSING
-    if more > 0:
-        named += setting.texts.and_more.format(n=more)
-    line = setting.texts.missing_line.format(names=named)
-    weak = len(prediction.missing) >= MANY_MISSING * len(manifest.inputs)
-    return f"{line} {setting.texts.weak}" if weak else line
-
-
-def _missing_findings(manifest: words.Manifest, missing: Sequence[Missing]) -> list[str]:
-    """The labels of missing features, those of one measurement under the first of them.
-
-    Where nobody measured the saturation, its trend and its lowest value need no mention.
-    """
-    specs = {feature.name: feature for feature in manifest.features}
-    named: set[str] = set()
-    labels: list[str] = []
-    for one in missing:
-        measured = _measurements(specs, one.feature)
-        if not measured & named:
-            labels.append(one.label)
-        named |= measured
-    return labels
-
-
-def _measurements(specs: Mapping[str, FeatureSpec], name: str) -> set[str]:
-    """The measurements and answers a feature is made from, itself or through others."""
-    spec = specs[name]
-    kinds = {concept: code_table().concept(concept).kind for concept in spec.of}
-    own = {concept for concept, kind in kinds.items() if kind in ("observation", "answer")}
-    return own.union(*(_measurements(specs, other) for other in spec.from_))
 
 
 def closing_line(
@@ -475,7 +372,11 @@ def closing_line(
 
 
 def _stopped_card(manifest: words.Manifest, prediction: Prediction, setting: Setting) -> Card:
-    """What a model that is paused or retired says instead of a number."""
+    """What a model that is paused, retired or failed says instead of a number.
+
+    A failure is a warning: nobody decided it, and who counts on a card may read its absence as low
+    risk.
+    """
     reason = prediction.reason or ""
     said = setting.texts.stopped_detail[reason]
     return new_card(
@@ -483,7 +384,7 @@ def _stopped_card(manifest: words.Manifest, prediction: Prediction, setting: Set
         setting,
         summary=why_stopped(prediction, setting.zone, manifest.title.in_language(setting.language)),
         detail=f"{said}\n\n{closing_line(manifest, prediction, setting)}",
-        indicator="info",
+        indicator="warning" if reason == "model-failed" else "info",
         topic=reason,
     )
 
@@ -531,9 +432,9 @@ def said_alarm(alarm: RuleAlarm, setting: Setting) -> str:
     texts, language = setting.texts, setting.language
     value = number(alarm.value, 1, language) if alarm.value is not None else texts.missing_value
     return texts.alarm_what.format(
-        label=alarm.label[:1].lower() + alarm.label[1:],
+        label=uncapital(alarm.label),
         value=value,
-        unit=shown_unit(alarm.unit),
+        unit=shown_unit(alarm.unit, language),
         time=day_and_time(alarm.time, setting.zone, language),
     )
 
@@ -554,7 +455,7 @@ def said_rule(alarm: RuleAlarm, setting: Setting) -> str:
     return texts.rule_limit.format(
         label=alarm.label,
         value=decimal(alarm.value, language),
-        unit=shown_unit(alarm.unit),
+        unit=shown_unit(alarm.unit, language),
         compared=texts.compared[compared],
         whose=texts.own_limit if alarm.own_limit else texts.usual_limit,
         limit=decimal(float(limit), language),
@@ -564,16 +465,21 @@ def said_rule(alarm: RuleAlarm, setting: Setting) -> str:
 
 def _safety_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:
     texts, what = setting.texts, said_rule(alarm, setting)
-    action = (alarm.action or "").rstrip(".")
-    summary = f"{what}. {action}"
+    action = f"{(alarm.action or '').rstrip('.')}."
     return new_card(
         manifest,
         setting,
-        summary=summary if len(summary) <= LONGEST_SUMMARY else what,
-        detail=f"{what}. **{action}.**\n\n{texts.rule_detail}",
+        summary=_as_far_as_fits([f"{what}.", *sentences(action)]),
+        detail=f"{what}. **{action}**\n\n{texts.rule_detail}",
         indicator=alarm.indicator,
         topic=f"rule{alarm.rule}",
     )
+
+
+def _as_far_as_fits(said: Sequence[str]) -> str:
+    """The first sentence, and of the others as many as a summary holds."""
+    lines = (" ".join(said[:kept]) for kept in range(len(said), 0, -1))
+    return next((line for line in lines if len(line) <= LONGEST_SUMMARY), said[0])
 
 
 def _implausible_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -> Card:

@@ -70,7 +70,7 @@ CARDS_EXAMPLE: dict[str, Any] = {
     "cards": [
         {
             "uuid": "b2a1f5a0-41f1-5c3c-9d65-0d6f3a1c6e2b",
-            "summary": "Akut genindlæggelse er ikke beregnet: der mangler medicinliste",
+            "summary": "Akut genindlæggelse er ikke beregnet. Der mangler: medicinliste",
             "indicator": "info",
             "detail": "For få oplysninger til en sikker beregning, derfor vises intet tal.",
             "source": {"label": "Varsel · readmission-30d 1.0.0"},
@@ -248,6 +248,7 @@ COMPONENTS: dict[str, Any] = {
                 },
             },
             "reasons": {"type": "array", "items": _TEXT},
+            "warnings": {"type": "array", "items": _TEXT},
         },
     },
 }

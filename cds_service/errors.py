@@ -20,6 +20,30 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+MOST_PLACES = 8
+
+
+class Failure(NamedTuple):
+    """What is kept of an error nobody foresaw: its type and where it was, innermost last.
+
+    Not what it said: that may hold what the patient's record held.
+    """
+
+    kind: str
+    places: list[str]
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The type of an error and the functions and lines it came through."""
+    places = []
+    trace = error.__traceback__
+    while trace:
+        places.append(f"{trace.tb_frame.f_code.co_name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return Failure(type(error).__name__, places[-MOST_PLACES:])
+
 
 class SetupError(Exception):
     """The installation is not fit to start; the message names every setting at fault."""

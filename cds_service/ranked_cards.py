@@ -8,27 +8,22 @@ of risks and alarms live in `cds_service/cards.py`. Pure.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from cds_service.cards import (
     LONGEST_SUMMARY,
-    MOST_FACTS,
     MOST_LOWERING,
     MOST_RAISING,
     Card,
-    Setting,
     closing_line,
     make_cards,
     new_card,
     said_scores,
-    say,
-    say_missing,
 )
+from cds_service.findings import Setting, Specs, say_findings, say_missing, specs_of
 from cds_service.texts import RANKED_TEXTS
 from cds_service.wording import rounded_to_sum
-from fhir_adapters.features.language import FeatureSpec
 from models import manifest as words
 from models.prediction import Argument, Prediction, RankingPrediction
 
@@ -177,7 +172,7 @@ def _arguments(
     if not found:
         return texts.nothing_for if way == "for" else texts.nothing_against
     heading = texts.speaks_for if way == "for" else texts.speaks_against
-    specs = {feature.name: feature for feature in manifest.features}
+    specs = specs_of(manifest)
     lines = [f"- {a.label}: {'; '.join(said_argument(a, way, specs, setting))}" for a in found]
     return "\n".join([f"**{heading.format(first=first)}**", "", *lines])
 
@@ -187,10 +182,6 @@ def arguments_of(ranking: RankingPrediction, way: Way) -> list[Argument]:
     return ranking.speaks_for if way == "for" else ranking.speaks_against
 
 
-def said_argument(
-    argument: Argument, way: Way, specs: Mapping[str, FeatureSpec], setting: Setting
-) -> list[str]:
+def said_argument(argument: Argument, way: Way, specs: Specs, setting: Setting) -> list[str]:
     """The findings that weigh most in a category and speak its way; what is known first."""
-    towards = [f for f in argument.features if f.speaks == way]
-    ordered = sorted(towards, key=lambda f: f.value is None)
-    return [say(f, specs, setting) for f in ordered[:MOST_FACTS]]
+    return say_findings([f for f in argument.features if f.speaks == way], specs, setting)

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import sys
 from typing import Any, NamedTuple
 
 import anyio.to_thread
 import msgspec
 import structlog
 
-from cds_service.assess import Asked, Question, assess, log_row, require_answers
+from cds_service.assess import Asked, Assessment, Question, assess, log_row, require_answers
 from cds_service.db.log import PredictionLog
 from cds_service.errors import OurFault, RequestRefused
 from cds_service.governance import Duty
@@ -63,16 +64,19 @@ class Shadows:
             self._waiting -= 1
 
     async def _compute(self, beside: Beside) -> None:
-        kept = False
+        kept, foreseen = False, None
         try:
             row = await anyio.to_thread.run_sync(shadow_row, beside, self._privacy)
             await asyncio.wrap_future(self._log.store(row))
             kept = True
         except (FhirError, RequestRefused, OurFault) as error:
-            _report("shadow failed", beside, number=self.failed + 1, kind=type(error).__name__)
+            foreseen = error
         finally:
             self.logged += kept
             self.failed += not kept
+            if not kept:  # what nobody foresaw is told here, and goes on to the one handler
+                kind = type(foreseen or sys.exception()).__name__
+                _report("shadow failed", beside, number=self.failed, kind=kind)
 
 
 def shadow_row(beside: Beside, privacy: Privacy) -> dict[str, Any]:
@@ -87,18 +91,39 @@ def shadow_row(beside: Beside, privacy: Privacy) -> dict[str, Any]:
     require_patient(package, gathered, call.patient_id)
     question = dataclasses.replace(
         beside.question,
-        prediction_id=prediction_id(privacy, asked.organisation, call, duty),
+        prediction_id=prediction_id(privacy, asked.organisation, call, duty, mode="silent"),
         standing=duty.standing,
+        hit_rates=duty.hit_rates,
         mode="silent",
         page_url=None,
     )
     assessment = assess(package, gathered, question)
+    report_failure(assessment)
     unseen = msgspec.structs.replace(assessment.prediction, cards=[], returned="shadow")
     return log_row(dataclasses.replace(assessment, prediction=unseen), asked, privacy)
 
 
-def prediction_id(privacy: Privacy, organisation: str, call: HookCall, duty: Duty) -> str:
-    """The id of what a version says to a call in the state it stands in."""
+def report_failure(assessment: Assessment) -> None:
+    """One line in the service's log where a model failed while scoring: which, and where.
+
+    The type of the error and its place, not what it said: that may hold values of the record.
+    """
+    if assessment.failure:
+        p = assessment.prediction
+        events.log(
+            logging.ERROR,
+            "model failed",
+            prediction_id=p.prediction_id,
+            service=p.service,
+            version=p.model.version,
+            **assessment.failure._asdict(),
+        )
+
+
+def prediction_id(
+    privacy: Privacy, organisation: str, call: HookCall, duty: Duty, *, mode: str
+) -> str:
+    """The id of what a version says to a call in the state it stands in, live or silent."""
     return privacy.prediction_id(
         organisation,
         duty.package.id,
@@ -106,6 +131,7 @@ def prediction_id(privacy: Privacy, organisation: str, call: HookCall, duty: Dut
         call.hook_instance,
         duty.package.checksum,
         duty.standing.state,
+        mode,
     )
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from cds_service.cards import (
-    Setting,
     lacking_texts,
     said_alarm,
-    said_facts,
     said_rule,
     shown_contributions,
     shown_interval,
     signed,
     why_not_eligible,
 )
+from cds_service.findings import Setting, missing_names, said_facts, specs_of
 from cds_service.ranked_cards import (
     Way,
     arguments_of,
@@ -32,7 +31,7 @@ _WORDS = {
         "as of": "data til", "risk": "risiko", "group": "gruppe", "other": "øvrige",
         "missing": "mangler", "synthetic": "SYNTETISK MODEL", "no card": "intet kort",
         "insufficient-data": "ikke beregnet, for få oplysninger; der mangler",
-        "not-eligible": "ikke beregnet, modellen gælder ikke patienten",
+        "not-eligible": "ikke beregnet, modellen gælder ikke her",
         "implausible": "KONTROLLÉR NU", "safety": "SIKKERHEDSREGEL",
         "unread": "kunne ikke læses", "below-threshold": "under kortgrænsen",
         "for": "taler for", "against": "taler imod",
@@ -41,7 +40,7 @@ _WORDS = {
         "as of": "as of", "risk": "risk", "group": "group", "other": "other",
         "missing": "missing", "synthetic": "SYNTHETIC MODEL", "no card": "no card",
         "insufficient-data": "not computed, not enough data; missing",
-        "not-eligible": "not computed, the model is not for this patient",
+        "not-eligible": "not computed, the model does not apply here",
         "implausible": "CHECK NOW", "safety": "SAFETY RULE",
         "unread": "could not be read", "below-threshold": "below the card threshold",
         "for": "speaks for", "against": "speaks against",
@@ -68,7 +67,8 @@ def terminal_card(manifest: Manifest, p: Prediction, setting: Setting) -> str:
     for ranking in p.rankings:
         lines += _ranking_lines(manifest, p, ranking, setting)
     if p.missing and p.status == "scored":
-        lines.append(f"  {words['missing']}: {', '.join(m.label for m in p.missing)}")
+        names = missing_names(specs_of(manifest), p.missing, language)
+        lines.append(f"  {words['missing']}: {', '.join(names)}")
     if p.troubles:
         lines.append(f"  {words['unread']}: {'; '.join(_printable(t) for t in p.troubles)}")
     return "\n".join(lines)
@@ -94,7 +94,7 @@ def _head_lines(
         line += f"   {words['synthetic']}"
     if p.returned == "below-threshold":
         line += f"   ({words['below-threshold']})"
-    specs = {feature.name: feature for feature in manifest.features}
+    specs = specs_of(manifest)
     shown = shown_contributions(head)
     widest = max((abs(points) for _, points in shown.top), default=1.0) or 1.0
     name = max((len(c.label) for c, _ in shown.top), default=8) + 1
@@ -121,7 +121,7 @@ def _ranking_lines(
         line += f"   {words['synthetic']}"
     if ranking not in rankings_to_show(manifest, p):
         line += f"   ({words['below-threshold']})"
-    specs = {feature.name: feature for feature in manifest.features}
+    specs = specs_of(manifest)
     ways: tuple[Way, ...] = ("for", "against")
     lines = [line]
     for way in ways:

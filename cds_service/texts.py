@@ -27,8 +27,11 @@ class Texts:
     uncertainty: str
     missing_line: str
     and_more: str
+    one_outcome_more: str
+    outcomes_more: str
     weak: str
     reasons: Mapping[str, str]
+    missing_facts: str
     missing_value: str
     yes: str
     no: str
@@ -54,6 +57,8 @@ class Texts:
     band: str
     context: str
     ppv_unknown: str
+    ppv_known: str
+    ppv_synthetic: str
     rule_limit: str
     rule_met: str
     compared: Mapping[str, str]
@@ -76,7 +81,7 @@ DANISH = Texts(
     risk_summary="{title}: {risk} % (sammenligningsgruppe {reference} %)",
     synthetic_suffix="SYNTETISK MODEL",
     natural_frequency=(
-        "**{risk} ud af 100** patienter med samme oplysninger {says}; "
+        "**{risk} ud af 100** med samme oplysninger {says}; "
         "i sammenligningsgruppen er det {reference} ud af 100."
     ),
     raised="Bidrog opad",
@@ -88,15 +93,21 @@ DANISH = Texts(
     sum_line=(
         "Øvrige: {other}. Sammenligningsgruppe {reference} % og bidrag {total} giver {risk} %."
     ),
-    uncertainty="Modelusikkerhed {range} %",
+    uncertainty=(
+        "Modelusikkerhed: {range} % (så meget varierer tallet, når modellen trænes på andre data)"
+    ),
     missing_line="**Mangler:** {names}.",
     and_more=" og {n} til",
+    one_outcome_more=" og 1 andet udfald",
+    outcomes_more=" og {n} andre udfald",
     weak="Så meget mangler, at prognosen er svagere end ellers.",
     reasons={
-        "deceased": "patienten er registreret død",
+        "deceased": "dødsfald er registreret",
         "no-index-stay": "ingen indlæggelse nu eller afsluttet inden for det seneste døgn",
         "stay-too-short": "indlæggelsen har varet under 12 timer",
+        "no-recent-set": "der er ingen nye målinger",
     },
+    missing_facts="mangler: {names}",
     missing_value="mangler",
     yes="ja",
     no="nej",
@@ -105,31 +116,34 @@ DANISH = Texts(
     not_causes="Bidrag viser, hvad der vejede i beregningen, ikke årsager.",
     synthetic="Trænet på SYNTETISKE data: ikke til klinisk brug.",
     explanation="Se forklaringen",
-    insufficient_summary="{title} er ikke beregnet: der mangler {what}",
-    insufficient_summary_many="{title} er ikke beregnet: der mangler {n} slags oplysninger",
+    insufficient_summary="{title} er ikke beregnet. Der mangler: {what}",
+    insufficient_summary_many="{title} er ikke beregnet. Der mangler {n} slags oplysninger",
     insufficient_detail=(
         "For få oplysninger til en sikker beregning, derfor vises intet tal. "
         "Beregningen kræver også:"
     ),
     troubles="Kunne ikke læses: {what}.",
     unread="**Kunne ikke læses:** {n} slags oplysninger; se forklaringen.",
-    alarm_summary="Kontrollér måling eller patient nu: {what}",
+    alarm_summary="Kontrollér måling og tilstand nu: {what}",
     alarm_what="{label} {value} {unit} ({time})",
     alarm_detail=(
         "{what} ligger uden for det, der kan regnes med ({limit}), og indgår ikke i nogen "
-        "beregning. Enten er målingen forkert, eller også er patienten i fare."
+        "beregning. Enten er målingen forkert, eller også er tilstanden farlig."
     ),
     scores="**Kendte scorer:** {what}.",
     score_of="{points} af {most}",
-    score_lacks="{label} kan ikke beregnes (mangler {what})",
+    score_lacks="{label} kan ikke beregnes (mangler: {what})",
     outcome="Udfald",
     risk="Risiko",
     group="Sammenligningsgruppe",
     band="Niveau",
     context="til orientering",
     ppv_unknown="Hvor ofte et sådant kort følges af hændelsen: ukendt her.",
+    ppv_known="Hvor ofte et sådant kort blev fulgt af hændelsen her: {ppv} % ({low}–{high} %) "
+    "af {n} kort, {first}–{last}{synthetic}.",
+    ppv_synthetic=", på SYNTETISKE data",
     rule_limit="{label} {value} {unit} er {compared} {whose} {limit} {unit} ({time})",
-    rule_met="{label} ({time})",
+    rule_met="{label} {time}",
     compared={
         "<": "under",
         "<=": "på eller under",
@@ -137,11 +151,11 @@ DANISH = Texts(
         ">=": "på eller over",
         "==": "lig med",
     },
-    own_limit="patientens egen grænse på",
+    own_limit="den personlige grænse på",
     usual_limit="grænsen på",
     rule_detail="Fast sikkerhedsregel. Den gælder, uanset hvad modellen beregner.",
     one_alarm=(
-        "### Modellen\n\nGrænsen er patientens egen, og telemedicinsystemet alarmerer selv på den. "
+        "### Modellen\n\nGrænsen er personlig, og telemedicinsystemet alarmerer selv på den. "
         "Derfor står modellens beregning her og ikke som endnu en alarm."
     ),
     standing="Status: {what}.",
@@ -163,15 +177,21 @@ DANISH = Texts(
     stopped_summary={
         "paused": "{title}: Prognosen er sat på pause siden {day}",
         "retired": "{title}: Prognosen er taget ud af brug siden {day}",
+        "model-failed": "{title}: Prognosen kunne ikke beregnes: fejl i modellen",
     },
     stopped_detail={
         "paused": (
             "Der beregnes ingen risiko, mens prognosen er på pause. At der ikke står et tal, siger "
-            "intet om patientens risiko. Alarmer for målinger vises fortsat."
+            "intet om risikoen. Alarmer for målinger vises fortsat."
         ),
         "retired": (
             "Der beregnes ikke længere nogen risiko. At der ikke står et tal, siger intet om "
-            "patientens risiko. Alarmer for målinger vises fortsat."
+            "risikoen. Alarmer for målinger vises fortsat."
+        ),
+        "model-failed": (
+            "Der er ingen beregnet risiko at støtte sig til. At der ikke står et tal, siger intet "
+            "om risikoen: den kan være høj. Fejlen er registreret. Alarmer for målinger vises "
+            "fortsat."
         ),
     },
 )
@@ -180,7 +200,7 @@ ENGLISH = Texts(
     risk_summary="{title}: {risk} % (comparison group {reference} %)",
     synthetic_suffix="SYNTHETIC MODEL",
     natural_frequency=(
-        "**{risk} of 100** patients with the same findings {says}; "
+        "**{risk} of 100** people with the same findings {says}; "
         "in the comparison group it is {reference} of 100."
     ),
     raised="Raised it",
@@ -192,15 +212,22 @@ ENGLISH = Texts(
     sum_line=(
         "Other: {other}. Comparison group {reference} % and contributions {total} give {risk} %."
     ),
-    uncertainty="Model uncertainty {range} %",
+    uncertainty=(
+        "Model uncertainty: {range} % "
+        "(how far the number moves when the model is trained on other data)"
+    ),
     missing_line="**Missing:** {names}.",
     and_more=" and {n} more",
+    one_outcome_more=" and 1 other outcome",
+    outcomes_more=" and {n} other outcomes",
     weak="So much is missing that the estimate is weaker than it would be.",
     reasons={
-        "deceased": "the patient is recorded as deceased",
+        "deceased": "a death is recorded",
         "no-index-stay": "no stay now, and none that ended within the last day",
         "stay-too-short": "the stay has lasted less than 12 hours",
+        "no-recent-set": "there are no recent measurements",
     },
+    missing_facts="missing: {names}",
     missing_value="missing",
     yes="yes",
     no="no",
@@ -209,30 +236,33 @@ ENGLISH = Texts(
     not_causes="Contributions show what weighed in the estimate, not causes.",
     synthetic="Trained on SYNTHETIC data: not for clinical use.",
     explanation="See the explanation",
-    insufficient_summary="{title} was not computed: {what} missing",
-    insufficient_summary_many="{title} was not computed: {n} kinds of data are missing",
+    insufficient_summary="{title} was not computed; missing: {what}",
+    insufficient_summary_many="{title} was not computed; {n} kinds of data are missing",
     insufficient_detail=(
         "Not enough data for a sound estimate, so no number is shown. It also needs:"
     ),
     troubles="Could not be read: {what}.",
     unread="**Could not be read:** {n} kinds of data; see the explanation.",
-    alarm_summary="Check the measurement or the patient now: {what}",
+    alarm_summary="Check measurement and condition now: {what}",
     alarm_what="{label} {value} {unit} ({time})",
     alarm_detail=(
         "{what} lies outside what can be relied on ({limit}) and enters no estimate. Either the "
-        "measurement is wrong or the patient is in danger."
+        "measurement is wrong or the condition is dangerous."
     ),
     scores="**Published scores:** {what}.",
     score_of="{points} of {most}",
-    score_lacks="{label} cannot be computed (lacking {what})",
+    score_lacks="{label} cannot be computed (missing: {what})",
     outcome="Outcome",
     risk="Risk",
     group="Comparison group",
     band="Level",
     context="for context",
     ppv_unknown="How often such a card is followed by the event: unknown here.",
+    ppv_known="How often such a card was followed by the event here: {ppv} % ({low}–{high} %) "
+    "of {n} cards, {first} to {last}{synthetic}.",
+    ppv_synthetic=", on SYNTHETIC data",
     rule_limit="{label} {value} {unit} is {compared} {whose} {limit} {unit} ({time})",
-    rule_met="{label} ({time})",
+    rule_met="{label} {time}",
     compared={
         "<": "below",
         "<=": "at or below",
@@ -240,11 +270,11 @@ ENGLISH = Texts(
         ">=": "at or above",
         "==": "equal to",
     },
-    own_limit="the patient's own limit of",
+    own_limit="the personal limit of",
     usual_limit="the limit of",
     rule_detail="A fixed safety rule. It stands whatever the model says.",
     one_alarm=(
-        "### The model\n\nThe limit is the patient's own, and the telemedicine system alarms on it "
+        "### The model\n\nThe limit is a personal one, and the telemedicine system alarms on it "
         "itself. So the model's estimate stands here and not as one more alarm."
     ),
     standing="Status: {what}.",
@@ -266,15 +296,21 @@ ENGLISH = Texts(
     stopped_summary={
         "paused": "{title}: the prognosis has been paused since {day}",
         "retired": "{title}: the prognosis has been out of use since {day}",
+        "model-failed": "{title}: the prognosis could not be computed: the model failed",
     },
     stopped_detail={
         "paused": (
             "No risk is computed while the prognosis is paused. That there is no number says "
-            "nothing about the patient's risk. Alarms for measurements are still shown."
+            "nothing about the risk. Alarms for measurements are still shown."
         ),
         "retired": (
-            "No risk is computed any more. That there is no number says nothing about the "
-            "patient's risk. Alarms for measurements are still shown."
+            "No risk is computed any more. That there is no number says nothing about the risk. "
+            "Alarms for measurements are still shown."
+        ),
+        "model-failed": (
+            "There is no computed risk to lean on. That there is no number says nothing about the "
+            "risk: it may be high. The failure is recorded. Alarms for measurements are still "
+            "shown."
         ),
     },
 )
@@ -302,6 +338,7 @@ class PageTexts:
     reference: str
     source: str
     statuses: Mapping[str, str]
+    reasons: Mapping[str, str]
     unusual: str
     recorded: str
     missing: str
@@ -319,8 +356,8 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
         as_of="Data til",
         computed="Beregnet",
         not_computed="Ikke beregnet",
-        insufficient="For få oplysninger til en sikker beregning; der mangler {what}.",
-        not_eligible="Modellen gælder ikke patienten nu: {what}.",
+        insufficient="For få oplysninger til en sikker beregning. Der mangler: {what}.",
+        not_eligible="Modellen gælder ikke her: {what}.",
         group="Sammenligningsgruppe",
         risk="Beregnet risiko",
         baseline="Den enklere logistiske model beregner",
@@ -340,6 +377,22 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
             "implausible": "usandsynlig",
             "refused-unit": "enhed afvist",
         },
+        reasons={
+            "no index stay": "ingen indlæggelse at regne ud fra",
+            "cannot be computed": "kan ikke beregnes",
+            "not obtained": "ikke indhentet",
+            "not stated for": "ikke oplyst, antal",
+            "outside the measuring range": "uden for måleområdet",
+            "not asked": "ikke spurgt",
+            "absent": "intet svar",
+            "failed": "forespørgslen fejlede",
+            "partial": "svaret er ufuldstændigt",
+            "unreadable": "kunne ikke læses",
+            "the sender's query failed": "afsenderens forespørgsel fejlede",
+            "the answer carries an OperationOutcome": "svaret indeholder en fejlmeddelelse",
+            "an entry could not be read": "en del af svaret kunne ikke læses",
+            "one page of more": "kun den første side af flere",
+        },
         unusual="usædvanlig værdi",
         recorded="målt",
         missing="Mangler",
@@ -358,7 +411,7 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
         computed="Computed",
         not_computed="Not computed",
         insufficient="Not enough data for a sound estimate; missing: {what}.",
-        not_eligible="The model is not for the patient now: {what}.",
+        not_eligible="The model does not apply here: {what}.",
         group="Comparison group",
         risk="Estimated risk",
         baseline="The simpler logistic model estimates",
@@ -378,6 +431,7 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
             "implausible": "implausible",
             "refused-unit": "unit refused",
         },
+        reasons={},
         unusual="unusual value",
         recorded="recorded",
         missing="Missing",
@@ -420,7 +474,7 @@ RANKED_TEXTS: Mapping[str, RankedTexts] = {
         summary="{title}. Mest sandsynligt: {first} ({percent})",
         then=", derefter {rest}",
         under_one="under 1 %",
-        frequency="**{share} ud af 100** patienter med samme oplysninger {says}.",
+        frequency="**{share} ud af 100** med samme oplysninger {says}.",
         possibility="Mulighed",
         probability="Sandsynlighed",
         others="Øvrige",
@@ -438,7 +492,7 @@ RANKED_TEXTS: Mapping[str, RankedTexts] = {
         summary="{title}. Most likely: {first} ({percent})",
         then=", then {rest}",
         under_one="below 1 %",
-        frequency="**{share} of 100** patients with the same findings {says}.",
+        frequency="**{share} of 100** people with the same findings {says}.",
         possibility="Possibility",
         probability="Probability",
         others="The rest",

@@ -43,6 +43,7 @@ from models.package import (
     Specification,
     load_package,
     read_specification,
+    require_layout,
     table_text,
     write_checksums,
 )
@@ -102,6 +103,7 @@ def train_package(
     it was.
     """
     spec = read_specification(folder)
+    require_layout(folder, spec.manifest)
     _refuse_rankings(spec)
     kept = work_on(work, folder, data, software=__version__)
     cohort = _cohort(spec, data, kept, progress=cohort_progress)

@@ -17,9 +17,13 @@ from fhir_adapters.clock import parse_time, to_datetime
 
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>()#+!|~&]")
 _UNITS = {
-    "umol/L": "µmol/L", "10*9/L": "10⁹/L", "mm[Hg]": "mmHg", "Cel": "°C",
+    "umol/L": "µmol/L", "10*9/L": "10⁹/L", "mm[Hg]": "mmHg", "Cel": "°C", "kg/m2": "kg/m²",
     "a": "", "1": "", "{score}": "",
 }  # fmt: skip
+_UNIT_WORDS = {
+    "da": {"d": "døgn", "SD": "× egne sædvanlige udsving", "mL/min/{1.73_m2}": "ml/min/1,73 m²"},
+    "en": {"d": "days", "SD": "× own usual variation", "mL/min/{1.73_m2}": "mL/min/1.73 m²"},
+}
 
 
 def number(value: float, decimals: int, language: str) -> str:
@@ -37,9 +41,9 @@ def decimal(value: float, language: str) -> str:
     return text if language == "en" else text.replace(".", ",")
 
 
-def shown_unit(unit: str) -> str:
-    """A UCUM unit as printed."""
-    return _UNITS.get(unit, unit)
+def shown_unit(unit: str, language: str) -> str:
+    """A unit of the feature language (UCUM, and SD for own standard deviations) as printed."""
+    return _UNIT_WORDS[language].get(unit) or _UNITS.get(unit, unit)
 
 
 @lru_cache(maxsize=4096)
@@ -103,6 +107,23 @@ def of_hundred(risk: float, language: str) -> str:
 def capital(text: str) -> str:
     """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
+
+
+_OWN_CAPITAL = re.compile(r"Charlson\b|\S[^a-zæøå\s]|\S+[A-ZÆØÅ0-9]|\S+ [A-ZÆØÅ][a-zæøå]")
+"""How a text begins that keeps its capital: a person's name, an abbreviation, a name in words."""
+
+
+def uncapital(text: str) -> str:
+    """The text as it stands in a sentence: no capital first letter, unless it is a name's."""
+    return text if _OWN_CAPITAL.match(text) else text[:1].lower() + text[1:]
+
+
+_NEXT_SENTENCE = re.compile(r"(?<=[.!?]) (?=[A-ZÆØÅ])")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text; a stop before a small letter or a number ends none."""
+    return _NEXT_SENTENCE.split(text)
 
 
 def rounded_to_sum(parts: Sequence[float], total: float, decimals: int = 1) -> list[float]:

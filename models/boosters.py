@@ -1,16 +1,23 @@
 """Booster files as they come, also from elsewhere: what they hold, and what cannot be served.
 
 A booster is read only where its first byte can be that of JSON or UBJSON, so nothing that runs when
-it is read (a pickle) reaches a reader. Every refusal is a ValueError that begins with the field at
-fault; who catches it puts the file before it. Called by `models/trees.py`, `models/ranking.py` and
-`varsel models init`.
+it is read (a pickle) reaches a reader. XGBoost's own reader may end the process on a cut or changed
+file: whatever comes in is tried in a process of its own first (`try_booster`). Serving reads
+without: it trusts the checksums of what was let in. Every refusal is a ValueError that begins with
+the field at fault; who catches it puts the file before it. Called by `models/trees.py`,
+`models/ranking.py`, `varsel models init`, `seal` and `import`.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from models.engines import xgboost as xgb
 
@@ -21,6 +28,9 @@ _INSTEAD = {
     "binary:logitraw": f"; it is the same model under {BINARY}: set that and save it again",
     "reg:logistic": f"; it is the same model under {BINARY}: set that and save it again",
 }
+TRY_SECONDS = 60
+"""How long a booster is tried; the bundled ones take one second, nearly all of it imports."""
+_TRY = "from models.boosters import answer_try; answer_try()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,10 @@ class BoosterFacts:
 
 def read_booster(path: Path) -> xgb.Booster:
     """The booster in a UBJSON or JSON file; OSError or ValueError where there is none."""
-    raw = path.read_bytes()
+    return _booster_of(path.read_bytes())
+
+
+def _booster_of(raw: bytes) -> xgb.Booster:
     if raw[:1] != b"{":
         raise ValueError("neither UBJSON nor JSON; a pickle or an old binary file is never read")
     booster = xgb.Booster()
@@ -55,6 +68,43 @@ def read_booster(path: Path) -> xgb.Booster:
         first = str(error).splitlines()[0]
         raise ValueError(f"not a booster that can be read: {first}") from None
     return booster
+
+
+def try_booster(path: Path) -> None:
+    """Read a booster in a process of its own, which a damaged file may bring down.
+
+    Raises OSError, or ValueError where it cannot be read, ended that process, or took too long.
+    """
+    raw = path.read_bytes()
+    try:
+        tried = subprocess.run(  # noqa: S603 - this interpreter, with a line that stands above
+            [sys.executable, "-P", "-c", _TRY],
+            input=raw,
+            capture_output=True,
+            timeout=TRY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"damaged: not read within {TRY_SECONDS} seconds") from None
+    if tried.returncode:
+        raise ValueError(
+            f"damaged: reading it ended the process that tried it (exit {tried.returncode})"
+        )
+    if tried.stdout:
+        raise ValueError(tried.stdout.decode())
+
+
+def answer_try() -> None:
+    """In that process: read what comes in, walk every tree, predict two rows; print a refusal."""
+    try:
+        booster = _booster_of(sys.stdin.buffer.read())
+    except ValueError as error:
+        sys.stdout.buffer.write(str(error).encode())
+        return
+    with suppress(xgb.core.XGBoostError):  # of a kind that is refused with a better reason
+        booster.get_dump()
+        rows = np.array([[np.nan], [0.0]]).repeat(booster.num_features(), axis=1)
+        booster.inplace_predict(rows)
 
 
 def facts_of(booster: xgb.Booster) -> BoosterFacts:

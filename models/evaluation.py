@@ -196,7 +196,7 @@ def parse_evaluation(content: bytes, manifest: Manifest) -> Evaluation:
         found = msgspec.convert(tomllib.loads(content.decode("utf-8")), Evaluation)
     except UnicodeDecodeError:
         raise PackageRefused(manifest.id, f"{EVALUATION} is not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PackageRefused(manifest.id, f"{EVALUATION} is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise PackageRefused(manifest.id, f"{EVALUATION}: {error}") from None

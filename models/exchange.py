@@ -3,9 +3,10 @@
 A *package* is exported whole. A *specification* is exported without its numbers: no weights, no
 background, no reference sample, no worked examples. It can be read and trained anew, never served;
 the kind is part of what is signed. Import verifies the signature against trusted publishers before
-anything is unpacked, unpacks beside the target what has the checksum it should have, admits it as
-the registry does, and moves it in as a whole: <root>/<id>/<version>/. Until then the folder is as
-it was. Archives are models/archive.py, signatures models/signature.py.
+anything is unpacked, unpacks beside the target what has the checksum it should have, tries its
+boosters in a process of their own, admits it as the registry does, and moves it in as a whole:
+<root>/<id>/<version>/. Until then the folder is as it was. A package takes the place of its own
+specification. Archives are models/archive.py, signatures models/signature.py.
 
 Called by `varsel models export` and `varsel models import`.
 """
@@ -13,7 +14,7 @@ Called by `varsel models export` and `varsel models import`.
 from __future__ import annotations
 
 import hashlib
-import re
+import shutil
 import tomllib
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -34,6 +35,7 @@ from models.archive import (
     open_archive,
     write_archive,
 )
+from models.boosters import try_booster
 from models.errors import PackageRefused, SignatureRefused
 from models.evaluation import (
     EVALUATION,
@@ -42,8 +44,17 @@ from models.evaluation import (
     is_specification,
     read_evaluation,
 )
-from models.manifest import Manifest
-from models.package import SUMS, package_files, read_specification, verify_checksums
+from models.manifest import MAX_VERSION, Manifest
+from models.package import (
+    SUMS,
+    listed_sums,
+    naming,
+    package_files,
+    put_in_place,
+    read_specification,
+    require_layout,
+    verify_checksums,
+)
 from models.registry import BUNDLED, admit, package_name
 from models.signature import ArchiveKind, Publisher, Signature, Signer, sign, verify
 
@@ -52,18 +63,24 @@ NEEDED = (MANIFEST, EVALUATION, CARD)
 """What every archive holds, of either kind."""
 OF_SPECIFICATION = frozenset({*NEEDED, "metrics.json", SPECIFICATION})
 """All that a specification may hold."""
-_SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
-
+ABANDONED_SECONDS = 3600
+"""What an import unpacked so long before another began, it will not come back for."""
 
 _ID = r"\A[a-z][a-z0-9]*(-[a-z0-9]+)*\Z"
-_VERSION = r"\A[0-9][0-9A-Za-z]*([.+-][0-9A-Za-z]+)*\Z"
+_VERSION = r"\A(?!(?i:.*\.signature\.json)\Z)[0-9][0-9A-Za-z]*([.+-][0-9A-Za-z]+)*\Z"
+
+
+_NO_NAMES = (
+    UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError,
+)  # fmt: skip
+"""What a manifest raises that says no id and version."""
 
 
 class _Named(msgspec.Struct):
     """What of a manifest becomes a path."""
 
     id: Annotated[str, msgspec.Meta(pattern=_ID, max_length=60)]
-    version: Annotated[str, msgspec.Meta(pattern=_VERSION, max_length=40)]
+    version: Annotated[str, msgspec.Meta(pattern=_VERSION, max_length=MAX_VERSION)]
 
 
 class MadeFrom(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,6 +167,7 @@ def _whole(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
 def _specified(folder: Path) -> tuple[Manifest, dict[str, bytes]]:
     """A package without its numbers, with checksums of what is left."""
     manifest = read_specification(folder).manifest
+    require_layout(folder, manifest)
     checksum = verify_checksums(folder) if (folder / SUMS).exists() else None
     there = package_files(folder)
     kept = [p for p in there if p.relative_to(folder).as_posix() in OF_SPECIFICATION]
@@ -214,13 +232,15 @@ def import_archive(
     checksum = hashlib.sha256(sums).hexdigest()
     target = root / named.id / named.version
     with TemporaryDirectory(dir=root, prefix=".import-") as beside:
+        _clear_abandoned(root, Path(beside))
         # two levels down, so that no reader of the packages takes what is not whole for one
         staged = Path(beside) / "unpacked" / named.id
         _unpack(archive, listed, staged)
         _admit(staged, signature.kind, allow_synthetic=allow_synthetic)
         here = _already_here(target, checksum, signature.kind)
         if here is None:
-            _move_in(staged, target, archive.read(SIGNATURE, MAX_SIGNATURE_BYTES))
+            evidence = archive.read(SIGNATURE, MAX_SIGNATURE_BYTES)
+            _move_in(staged, target, evidence, aside=Path(beside) / "before")
     return Imported(
         id=named.id,
         version=named.version,
@@ -234,6 +254,15 @@ def import_archive(
     )
 
 
+def _clear_abandoned(root: Path, ours: Path) -> None:
+    """Remove what interrupted imports left; not what another one is unpacking now."""
+    began = ours.stat().st_mtime
+    for other in root.glob(".import-*"):
+        with suppress(FileNotFoundError):
+            if began - other.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(other, ignore_errors=True)
+
+
 def _signature(archive: Archive) -> Signature:
     try:
         return msgspec.json.decode(archive.read(SIGNATURE, MAX_SIGNATURE_BYTES), type=Signature)
@@ -243,12 +272,10 @@ def _signature(archive: Archive) -> Signature:
 
 def _listed(archive: Archive, sums: bytes) -> dict[str, str]:
     """The checksum of every file; refused where the list and the files are not the same."""
-    listed: dict[str, str] = {}
-    for line in sums.decode("ascii", errors="replace").splitlines():
-        found = _SUM.fullmatch(line)
-        if found is None or found[2] in listed:
-            raise archive.refused(SUMS, "is not one checksum and name on every line")
-        listed[found[2]] = found[1]
+    try:
+        listed = listed_sums(sums)
+    except ValueError as error:
+        raise archive.refused(SUMS, str(error)) from None
     for name in sorted(listed.keys() - set(archive.names)):
         raise archive.refused(name, "is missing")
     for name in sorted(set(archive.names) - listed.keys() - {SUMS, SIGNATURE}):
@@ -282,7 +309,7 @@ def _named(manifest: bytes, label: str) -> _Named:
     """The id and version of a manifest, fit to be a path."""
     try:
         return msgspec.convert(tomllib.loads(manifest.decode("utf-8")), _Named)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except _NO_NAMES as error:
         raise PackageRefused(label, f"{MANIFEST}: {error}") from None
 
 
@@ -299,10 +326,20 @@ def _unpack(archive: Archive, listed: Mapping[str, str], folder: Path) -> None:
 def _admit(folder: Path, kind: ArchiveKind, *, allow_synthetic: bool) -> None:
     """Refuse what would not be admitted, or has no complete evaluation list."""
     if kind == "package":
+        _try_boosters(folder)
         manifest = admit(folder, allow_synthetic=allow_synthetic).manifest
     else:
         manifest = _specification(folder)
     read_evaluation(folder, manifest)
+
+
+def _try_boosters(folder: Path) -> None:
+    try:
+        for path in sorted(folder.glob("heads/*/booster.ubj")):
+            with naming(folder, path):
+                try_booster(path)
+    except ValueError as error:
+        raise PackageRefused(folder.name, str(error)) from None
 
 
 def _specification(folder: Path) -> Manifest:
@@ -312,7 +349,8 @@ def _specification(folder: Path) -> Manifest:
 
 
 def _already_here(target: Path, checksum: str, kind: ArchiveKind) -> Path | None:
-    """The folder that holds this very content; PackageRefused where other content has its place.
+    """The folder that holds this very content; None where there is none, or the specification of
+    this very package; PackageRefused where other content has its place.
 
     A package that comes with this software is here already too; a specification of it is another
     thing.
@@ -327,11 +365,25 @@ def _already_here(target: Path, checksum: str, kind: ArchiveKind) -> Path | None
     there = bundled if kind == "package" and _is_version_of(bundled, version) else target
     if not there.exists():
         return None
-    if verify_checksums(there) != checksum:
-        raise PackageRefused(
-            model_id, f"version {version} is here with other content: {there}; nothing was changed"
-        )
-    return there
+    if verify_checksums(there) == checksum:
+        return there
+    if kind == "package" and _made_from(there) == checksum:
+        return None
+    said = " is here with other content"
+    if kind == "specification" and not is_specification(there):
+        said = ": the package is here already"
+    raise PackageRefused(model_id, f"version {version}{said}: {there}; nothing was changed")
+
+
+def _made_from(folder: Path) -> str | None:
+    """The checksum of the package a folder is a specification of, where it is one and says it."""
+    if not is_specification(folder):
+        return None
+    try:
+        made_from = msgspec.json.decode((folder / SPECIFICATION).read_bytes(), type=MadeFrom)
+    except msgspec.DecodeError as error:
+        raise PackageRefused(folder.name, f"{SPECIFICATION}: {error}") from None
+    return made_from.package_checksum
 
 
 def _is_version_of(folder: Path, version: str) -> bool:
@@ -340,16 +392,25 @@ def _is_version_of(folder: Path, version: str) -> bool:
     return manifest.is_file() and _named(manifest.read_bytes(), folder.name).version == version
 
 
-def _move_in(staged: Path, target: Path, signature: bytes) -> None:
-    """Put a whole folder in its place at once, and the signature beside it as evidence."""
+def _move_in(staged: Path, target: Path, signature: bytes, *, aside: Path) -> None:
+    """Put a whole folder in its place, and before it the signature beside that, as evidence.
+
+    The specification of the package that lies there goes to `aside`.
+    """
+    evidence = target.parent / f"{target.name}.{SIGNATURE}"
+    before = evidence.read_bytes() if evidence.exists() else None
     target.parent.mkdir(exist_ok=True)
     try:
-        staged.rename(target)
+        evidence.write_bytes(signature)
+        put_in_place(staged, target, aside)
     except OSError as error:
         with suppress(OSError):
+            if before is None:
+                evidence.unlink(missing_ok=True)
+            else:
+                evidence.write_bytes(before)
             target.parent.rmdir()  # only where it is empty
         raise PackageRefused(target.parent.name, f"{target}: {error.strerror}") from None
-    (target.parent / f"{target.name}.{SIGNATURE}").write_bytes(signature)
 
 
 # ---- what is here ---------------------------------------------------------------------------

@@ -281,12 +281,16 @@ class Training(_Part, frozen=True):
     search: Search | None = None
 
 
+MAX_VERSION = 32
+"""Characters of a version: what the prediction log and the decisions on record keep of one."""
+
+
 class Manifest(_Part, frozen=True):
     """A model package in words."""
 
     schema_version: int
     id: str
-    version: str
+    version: Annotated[str, msgspec.Meta(max_length=MAX_VERSION)]
     synthetic: bool
     title: Text
     description: Text
@@ -320,7 +324,7 @@ def parse_manifest(text: str, model_id: str) -> Manifest:
         words = tomllib.loads(text)
         _require_decided(model_id, words)
         manifest = msgspec.convert(words, Manifest)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PackageRefused(model_id, f"manifest.toml is not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise PackageRefused(model_id, f"manifest.toml: {error}") from None
@@ -403,7 +407,7 @@ def _check(m: Manifest, model_id: str) -> None:
     _check_unique(model_id, "override_reasons", [reason.code for reason in m.override_reasons])
     for feature in m.features:
         for words in (feature.say, feature.say_one, feature.say_none):
-            _check_phrase(model_id, feature.name, words)
+            _check_phrase(model_id, feature, words)
 
 
 def _named_features(m: Manifest) -> list[str]:
@@ -461,15 +465,18 @@ def _check_head(model_id: str, head: Head) -> None:
 
 PHRASE_WORDS = frozenset({"n", "value", "raw", "date"})
 """What a feature's phrase may ask for: the count, the value, what was measured, and the day."""
+BASED = "delta_to_baseline"
+"""The recipe whose phrase may also ask for `{baseline}`: the patient's own usual value."""
 
 
-def _check_phrase(model_id: str, name: str, phrase: Text | None) -> None:
+def _check_phrase(model_id: str, feature: FeatureSpec, phrase: Text | None) -> None:
+    known = PHRASE_WORDS | ({"baseline"} if feature.recipe == BASED else set())
     for text in (phrase.da, phrase.en) if phrase else ():
         try:
             asked = {field for _, field, _, _ in Formatter().parse(text) if field is not None}
         except ValueError:
             asked = {text}
-        if not asked <= PHRASE_WORDS:
+        if not asked <= known:
             raise PackageRefused(
-                model_id, f"features.{name}.say asks for {', '.join(sorted(asked - PHRASE_WORDS))}"
+                model_id, f"features.{feature.name}.say asks for {', '.join(sorted(asked - known))}"
             )

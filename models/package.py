@@ -10,9 +10,12 @@
       reference.csv                a sample of the training features, for drift and ranges
       examples/*.json              synthetic patients with the score and contributions they must get
       MODEL_CARD.md, metrics.json  what was achieved
+      evaluation.toml              what it is for, for people: models/evaluation.py
+      SPECIFICATION.json           of a specification alone: models/exchange.py
       SHA256SUMS                   of all of the above
 
-`load_package` reads and checks; nothing is served that does not pass.
+A file anywhere else is refused by name: it would be sealed, and travel. `load_package` reads and
+checks; nothing is served that does not pass.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import dataclasses
 import hashlib
 import io
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +55,18 @@ from models.uncertainty import Uncertainty, uncertainty_of
 SUMS = "SHA256SUMS"
 KINDS = frozenset({".toml", ".ubj", ".csv", ".json", ".md"})
 """The kinds of file a package holds: words and numbers, nothing that runs when it is read."""
+OF_PACKAGE = frozenset(
+    {
+        "manifest.toml", "evaluation.toml", "MODEL_CARD.md", "metrics.json", "reference.csv",
+        "SPECIFICATION.json",
+    }
+)  # fmt: skip
+OF_HEAD = frozenset(
+    {"booster.ubj", "logistic.json", "background.csv", "baseline.json", "uncertainty.csv"}
+)
+"""What lies in a package's folder, and in that of a head or ranking; besides, worked examples."""
+_EXAMPLE = re.compile(r"examples/[0-9]{2,4}\.json")
+_SUM = re.compile(r"([0-9a-f]{64})  (\S+)")
 UNUSUAL_LOW, UNUSUAL_HIGH = 1.0, 99.0
 """Percentiles of the training sample outside which a value is called unusual."""
 
@@ -208,7 +224,7 @@ def load_package(folder: Path) -> Package:
     """A package ready to serve. Raises PackageRefused where a checksum or a file does not hold."""
     specification = read_specification(folder)
     manifest = specification.manifest
-    checksum = verify_checksums(folder)
+    checksum = _verified(folder, manifest)
     columns = specification.columns
     try:
         heads = tuple(_load_head(folder, head, columns) for head in manifest.heads)
@@ -339,31 +355,59 @@ def table_text(names: list[str], rows: NDArray[np.float64]) -> str:
 
 def package_files(folder: Path) -> list[Path]:
     """All files of a package but the list of checksums, by path."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / SUMS)
+
+
+def require_layout(folder: Path, manifest: Manifest) -> None:
+    """Raise PackageRefused naming the first file that no package has a place for.
+
+    The heads and rankings are those of the manifest.
+    """
+    heads = {head.id for head in manifest.heads} | {r.id for r in manifest.rankings}
+    allowed = OF_PACKAGE | {f"heads/{head}/{name}" for head in heads for name in OF_HEAD}
+    for path in package_files(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix not in KINDS:
+            raise PackageRefused(folder.name, f"{name} is of a kind no package holds")
+        if name not in allowed and not _EXAMPLE.fullmatch(name):
+            raise PackageRefused(folder.name, f"{name} is no file of a package: take it out")
 
 
 def write_checksums(folder: Path) -> None:
     """Write SHA256SUMS over every other file of the package."""
     lines = [f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in package_files(folder)]
-    (folder / SUMS).write_text("".join(lines), encoding="utf-8")
+    (folder / SUMS).write_bytes("".join(lines).encode())
+
+
+def listed_sums(sums: bytes) -> dict[str, str]:
+    """The checksum of every file of a list; ValueError where it is not one a line, ended by LF."""
+    *lines, rest = sums.decode("ascii", errors="replace").split("\n")
+    found = [_SUM.fullmatch(line) for line in lines]
+    listed = {line[2]: line[1] for line in found if line is not None}
+    if rest or len(listed) != len(lines):
+        raise ValueError("is not one checksum and name on every line, ended by a line feed")
+    return listed
 
 
 def verify_checksums(folder: Path) -> str:
-    """The checksum of the package; PackageRefused names the file that is other than listed."""
+    """The checksum of the package; PackageRefused names the file that is other than listed, or
+    that no package of this manifest has a place for.
+    """
+    return _verified(folder, read_manifest(folder))
+
+
+def _verified(folder: Path, manifest: Manifest) -> str:
+    require_layout(folder, manifest)
     try:
-        listed_text = (folder / SUMS).read_text(encoding="utf-8")
+        sums = (folder / SUMS).read_bytes()
+        listed = listed_sums(sums)
     except FileNotFoundError:
         raise PackageRefused(folder.name, f"{SUMS} is missing") from None
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         raise PackageRefused(folder.name, f"{SUMS} cannot be read") from None
-    listed = {}
-    for line in listed_text.splitlines():
-        digest, _, name = line.partition("  ")
-        listed[name] = digest
+    except ValueError as error:
+        raise PackageRefused(folder.name, f"{SUMS} {error}") from None
     present = {p.relative_to(folder).as_posix(): p for p in package_files(folder)}
-    for name, path in present.items():
-        if path.suffix not in KINDS:
-            raise PackageRefused(folder.name, f"{name} is of a kind no package holds")
     for name in sorted(set(listed) | set(present)):
         if name not in present:
             raise PackageRefused(folder.name, f"{name} is missing")
@@ -371,8 +415,26 @@ def verify_checksums(folder: Path) -> str:
             raise PackageRefused(folder.name, f"{name} is not in {SUMS}")
         if _sha256(present[name]) != listed[name]:
             raise PackageRefused(folder.name, f"{name} is not what {SUMS} says")
-    return hashlib.sha256(listed_text.encode()).hexdigest()
+    return hashlib.sha256(sums).hexdigest()
 
 
 def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ---- its place ------------------------------------------------------------------------------
+
+
+def put_in_place(made: Path, folder: Path, aside: Path) -> None:
+    """Move a whole folder to its place. What was there goes to `aside`, and back where that fails.
+
+    Two moves on one file system: whoever is killed between them finds both folders beside the
+    place. Raises OSError.
+    """
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        made.rename(folder)
+    finally:
+        if aside.exists() and not folder.exists():
+            aside.rename(folder)

@@ -7,7 +7,7 @@ that what is logged, shown and tested is one thing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,9 @@ from models.ranking import NOTABLE
 from models.scores.about import BANDS, INPUTS
 from models.scores.score import ReferenceScore
 from models.uncertainty import METHOD
+
+UNKNOWN: Mapping[str, shape.HitRate] = {}
+"""The hit rates of a version nobody validated here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +95,20 @@ def index_time(row: FeatureRow) -> float | None:
 
 
 def head_predictions(
-    package: Package, row: FeatureRow, language: str
+    package: Package,
+    row: FeatureRow,
+    language: str,
+    *,
+    hit_rates: Mapping[str, shape.HitRate] = UNKNOWN,
 ) -> list[shape.HeadPrediction]:
-    """The risk and contributions of every head that is for a patient the model applies to."""
+    """The risk and contributions of every head that is for a patient the model applies to.
+
+    `hit_rates`: how often a card of a head was followed by the outcome, where that is known here.
+    """
     numbers = row.numbers(package.columns)
     matrix = np.array([numbers], dtype=np.float64)
     return [
-        _head(package, head, spec, row, matrix, numbers, language)
+        _head(package, head, spec, row, matrix, numbers, language, hit_rate=hit_rates.get(spec.id))
         for head, spec in zip(package.heads, package.manifest.heads, strict=True)
         if applies(spec, row)
     ]
@@ -120,6 +130,8 @@ def _head(
     matrix: np.ndarray[tuple[int, int], np.dtype[np.float64]],
     numbers: Sequence[float],
     language: str,
+    *,
+    hit_rate: shape.HitRate | None,
 ) -> shape.HeadPrediction:
     risk = float(head.model.risk(matrix)[0])
     points = head.model.points(matrix)[0]
@@ -135,6 +147,7 @@ def _head(
         interval=head.uncertainty.interval_at(risk) if head.uncertainty else None,
         interval_method=METHOD if head.uncertainty else None,
         baseline_risk=head.simpler.risk_of(list(numbers)) if head.simpler else None,
+        hit_rate=hit_rate,
         contributions=_contributions(package, row, points.tolist(), language),
     )
 

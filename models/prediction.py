@@ -87,11 +87,28 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     features: list[FeatureContribution]
 
 
+class HitRate(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """How often cards of a head were followed by the outcome, by a local validation.
+
+    `ppv` (0 to 1, with its 95 % interval `low` to `high`) of the `flagged` predictions at or above
+    the head's threshold, made from one time to the other. `synthetic`: of invented patients.
+    """
+
+    ppv: float
+    low: float
+    high: float
+    flagged: int
+    from_: str
+    to: str
+    synthetic: bool
+
+
 class HeadPrediction(msgspec.Struct, frozen=True, kw_only=True):
     """One outcome: its risk, the comparison group's, and why they differ.
 
     The categories' points sum to 100 x (risk - reference_risk). `baseline_risk` is the penalised
-    logistic model's answer to the same features, beside the boosted trees'.
+    logistic model's answer to the same features, beside the boosted trees'. `hit_rate` is None
+    where it was not measured here for these very files.
     """
 
     head: str
@@ -105,6 +122,7 @@ class HeadPrediction(msgspec.Struct, frozen=True, kw_only=True):
     interval: tuple[float, float] | None = None
     interval_method: str | None = None
     baseline_risk: float | None = None
+    hit_rate: HitRate | None = None
     contributions: list[Contribution]
 
 

@@ -8,6 +8,7 @@ Called by `varsel models seal`.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from fhir_adapters.decode import decode_bundle
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import build_record, newest_time
-from models.boosters import read_servable
+from models.boosters import read_servable, try_booster
 from models.engines import xgboost as xgb
 from models.errors import PackageRefused
 from models.examples import make_example
@@ -30,6 +31,7 @@ from models.package import (
     Specification,
     load_package,
     naming,
+    put_in_place,
     read_specification,
     read_table,
     table_text,
@@ -57,12 +59,14 @@ class Material:
 
 
 def seal(folder: Path, material: Material) -> Package:
-    """The package a folder becomes, admitted; written only where it is whole.
+    """The package a folder becomes, admitted. It is made beside the folder and takes its place by a
+    move where it is whole; until then the folder is as it was.
 
     Raises PackageRefused naming the file and the field that is wrong.
     """
-    with tempfile.TemporaryDirectory(prefix=".sealing-", dir=folder.resolve().parent) as room:
-        made = Path(room) / folder.resolve().relative_to(folder.resolve().parents[1])
+    folder = folder.resolve()
+    with tempfile.TemporaryDirectory(prefix=".sealing-", dir=folder.parent) as room:
+        made = Path(room) / folder.relative_to(folder.parents[1])
         shutil.copytree(folder, made)
         try:
             _write_numbers(made, material)
@@ -70,9 +74,11 @@ def seal(folder: Path, material: Material) -> Package:
         except ValueError as error:
             raise PackageRefused(folder_id(folder), str(error)) from None
         package = admit(made, allow_synthetic=True)
-        shutil.rmtree(folder / "examples", ignore_errors=True)
-        shutil.copytree(made, folder, dirs_exist_ok=True)
-    return package
+        try:
+            put_in_place(made, folder, Path(room) / "before")
+        except OSError as error:
+            raise PackageRefused(folder_id(folder), f"{folder}: {error.strerror}") from None
+    return dataclasses.replace(package, folder=folder)
 
 
 def _write_numbers(folder: Path, material: Material) -> None:
@@ -114,9 +120,11 @@ def _ranked_by(folder: Path, spec: Specification, rows: Floats) -> dict[str, Flo
                 risks[head.id] = read_logistic_of(path, spec.columns).risk(rows)
         else:
             with naming(folder, part / "booster.ubj") as path:
+                try_booster(path)
                 risks[head.id] = _predicted(read_servable(path, spec.columns), rows)
     for ranking in spec.manifest.rankings:
         with naming(folder, folder / "heads" / ranking.id / "booster.ubj") as path:
+            try_booster(path)
             booster = read_servable(path, spec.columns, classes=len(ranking.classes))
             risks[ranking.id] = _predicted(booster, rows)[:, 0]
     return risks

@@ -17,6 +17,7 @@ from models.boosters import (
     facts_of,
     read_booster,
     require_shape,
+    try_booster,
 )
 from models.errors import PackageRefused
 from models.manifest import SCHEMA_VERSION, folder_id
@@ -35,6 +36,7 @@ def write_skeleton(booster_file: Path, folder: Path) -> BoosterFacts:
     if (folder / "manifest.toml").exists():
         raise PackageRefused(model_id, "manifest.toml is there already, and is not overwritten")
     try:
+        try_booster(booster_file)
         booster = best_rounds_only(read_booster(booster_file))
         facts = facts_of(booster)
         require_shape(facts, RANKED if facts.objective == RANKED else BINARY)

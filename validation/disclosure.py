@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from validation.analysis import Validation
+from validation.analysis import DEATH_AS_EVENT, Validation
 from validation.cohort import FlowStep
 from validation.comparison import Comparison
 from validation.statistics import Statistic
@@ -24,6 +24,7 @@ SMALLEST_SHOWN: Final = 5
 """Counts from one to four are hidden; zero tells of nobody and is shown."""
 
 HIDDEN: Final = f"<{SMALLEST_SHOWN}"
+HIDDEN_BASIS: Final = f"not shown: fewer than {SMALLEST_SHOWN} are left out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,7 @@ def hide_small_counts(validation: Validation) -> Shown:
             for threshold, together in validation.at_thresholds.items()
         },
         comparisons=tuple(
-            replace(
-                one,
-                share=hide_small_statistics([one.share])[0],
-                statistics=hide_small_statistics(one.statistics),
-            )
-            for one in validation.comparisons
+            hide_small_rest(one, _wholes(validation)) for one in validation.comparisons
         ),
         calibration_groups=hide_small_groups(validation.calibration_groups),
         calibration_curve=validation.calibration_curve,
@@ -88,6 +84,26 @@ def hide_small_statistics(together: Sequence[Statistic]) -> tuple[Statistic, ...
     return tuple(_without_figures(one) for one in together)
 
 
+def hide_small_rest(one: Comparison, wholes: Sequence[Statistic]) -> Comparison:
+    """A comparison without its counts if those who lack the score can be counted as a few.
+
+    `wholes`: statistics of everybody, shown beside it; what they count less what a row of the
+    comparison counts are those without the score. Other small counts hide the figures too.
+    """
+    shown = replace(
+        one,
+        share=hide_small_statistics([one.share])[0],
+        statistics=hide_small_statistics(one.statistics),
+    )
+    if not any(_leaves_few(row, whole) for row in one.statistics for whole in wholes):
+        return shown
+    return replace(
+        shown,
+        share=replace(shown.share, n=None, events=None),
+        statistics=tuple(replace(row, n=None, events=None) for row in shown.statistics),
+    )
+
+
 def hide_small_groups(groups: pd.DataFrame) -> pd.DataFrame:
     """Calibration groups; the outcome is empty where few had it, or few had it not."""
     few = _small(groups["events"]) | _small(groups["n"] - groups["events"])
@@ -104,6 +120,18 @@ def hide_small_flagged(curve: pd.DataFrame) -> pd.DataFrame:
     """The decision curve; empty where the threshold flags only a few."""
     columns = ["net_benefit", "low", "high", "flagged"]
     return _emptied(curve, _small(curve["flagged"]), columns)
+
+
+def _wholes(validation: Validation) -> list[Statistic]:
+    """What is counted of everybody, once with death as no event and once as one."""
+    names = {"event_rate", f"{DEATH_AS_EVENT}_event_rate"}
+    return [one for one in validation.statistics if one.name in names]
+
+
+def _leaves_few(part: Statistic, whole: Statistic) -> bool:
+    n = (whole.n or 0) - (part.n or 0)
+    events = (whole.events or 0) - (part.events or 0)
+    return is_small(n) or is_small(events) or is_small(n - events)
 
 
 def _rests_on_few(one: Statistic) -> bool:

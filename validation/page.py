@@ -22,12 +22,15 @@ from validation import disclosure, plots
 from validation.analysis import DEATH_AS_EVENT, Validation
 from validation.cohort import FlowStep
 from validation.comparison import Comparison
-from validation.disclosure import Shown
+from validation.disclosure import HIDDEN_BASIS, Shown
 from validation.statistics import MIN_PATIENTS, Statistic
 
 SYNTHETIC_BANNER: Final = (
     "Synthetic: the model was trained on made-up patients. "
     "The figures say that the software works, not that the model does."
+)
+SYNTHETIC_DATA_BANNER: Final = (
+    "Synthetic: the patients of these data are made up. The figures say nothing about patients."
 )
 
 
@@ -112,7 +115,7 @@ def build_page(validation: Validation, shown: Shown, about: Mapping[str, Any]) -
         style=style,
         style_hash=f"sha256-{digest}",
         summary=escape(_summary(validation)),
-        banner=_banner(about["model"]),
+        banner=_banner(about),
         facts=_facts(validation, about),
         plan=_paragraphs(about["plan"]),
         flow=_flow_table(shown.flow),
@@ -147,10 +150,13 @@ def _summary(validation: Validation) -> str:
     )
 
 
-def _banner(model: Mapping[str, Any]) -> str:
-    if not model["synthetic"]:
-        return ""
-    return f'<p class="banner" role="note">{escape(SYNTHETIC_BANNER)}</p>'
+def _banner(about: Mapping[str, Any]) -> str:
+    said = {
+        SYNTHETIC_BANNER: about["model"]["synthetic"],
+        SYNTHETIC_DATA_BANNER: about["synthetic_data"],
+    }
+    shown = (text for text, holds in said.items() if holds)
+    return "".join(f'<p class="banner" role="note">{escape(text)}</p>' for text in shown)
 
 
 def _facts(validation: Validation, about: Mapping[str, Any]) -> str:
@@ -158,6 +164,7 @@ def _facts(validation: Validation, about: Mapping[str, Any]) -> str:
     rows = [
         ("Model", f"{model['id']} {model['version']}"),
         ("Checksum of the package", model["checksum"]),
+        ("Outcome", f"{about['head']['id']}, a card from {about['head']['threshold'] * 100:g} %"),
         *((f"Data: {name}", f"SHA-256 {digest}") for name, digest in about["data"].items()),
         ("Card thresholds", ", ".join(f"{t * 100:g} %" for t in validation.at_thresholds)),
     ]
@@ -301,6 +308,8 @@ def _figures(one: Statistic, score: str = "") -> tuple[str, str]:
 def _basis(one: Statistic) -> str:
     if one.value is None:
         return one.method
+    if one.n is None:
+        return HIDDEN_BASIS
     return f"{one.events:,} of {one.n:,}"
 
 

@@ -33,28 +33,40 @@ class ModelFacts(TypedDict):
     synthetic: bool
 
 
+class HeadFacts(TypedDict):
+    """Which outcome of the model was validated, and the risk from which it shows a card."""
+
+    id: str
+    threshold: float
+
+
 def write_report(
     validation: Validation,
     out_dir: Path,
     *,
     title: str,
     model: ModelFacts,
+    head: HeadFacts,
     plan: str,
     data: Mapping[str, str],
+    synthetic_data: bool,
     software_version: str,
     made_at: datetime,
 ) -> Path:
     """Writes `report.html`, `report.json` and `tables/*.csv` into `out_dir`; returns the page.
 
     `plan` is plain text, paragraphs parted by an empty line; `data` names what was analysed and
-    its SHA-256. The same arguments give the same bytes. Files of the same name are replaced.
+    its SHA-256; `synthetic_data`: the patients are made up. The same arguments give the same
+    bytes. Files of the same name are replaced.
     """
     shown = hide_small_counts(validation)
     about: dict[str, Any] = {
         "title": title,
         "model": dict(model),
+        "head": dict(head),
         "plan": plan,
         "data": dict(data),
+        "synthetic_data": synthetic_data,
         "software_version": software_version,
         "made_at": made_at.isoformat(),
     }

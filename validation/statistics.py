@@ -55,7 +55,7 @@ class Statistic:
     `value` is None where the statistic is not estimable; `method` then says why. `low` and `high`
     are None where there is no interval. `n` is what it was computed on (for a proportion its
     denominator), `events` the events among them (for a proportion its numerator); both are None
-    only where `disclosure` has hidden a small count.
+    only where `disclosure` has hidden a small count, its own or one that could be had from it.
     """
 
     name: str

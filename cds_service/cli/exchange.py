@@ -116,7 +116,7 @@ def _next_step(came: Imported) -> str:
     if came.already_here:
         return f"nothing was changed; varsel models state {came.id}@{came.version} says its state"
     return (
-        "candidate: not in service until somebody decides: "
+        "start the processes again first; candidate: not in service until somebody decides: "
         f"varsel models state {came.id}@{came.version} silent --who WHO --why WHY"
     )
 
@@ -170,7 +170,8 @@ def evaluation(
     if as_json:
         print_json(found)
     else:
-        print(evaluation_text(found, manifest, language), end="")
+        for line in evaluation_text(found, manifest, language).splitlines():
+            print(printable(line))
 
 
 # ---- files ----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from cds_service.cli.console import JSON_HELP, print_json
 from cds_service.db.log import PredictionLog, is_absent, open_engine
 from cds_service.db.migrate import check_revision, upgrade
 from cds_service.errors import LogUnavailable, SetupError
-from cds_service.governance import OFFERED, roster_of
+from cds_service.governance import OFFERED, Roster, roster_of
 from cds_service.service import history_here, open_callers, open_registry
 from cds_service.settings import Settings, check_fit_to_serve, read_settings
 
@@ -127,11 +127,27 @@ def _models(settings: Settings) -> str:
     except (SetupError, LogUnavailable):
         return f"{', '.join(registry.packages)} (states unknown: see database)"
     roster = roster_of(registry, history, demo=settings.is_demo)
-    if roster.faults:
-        raise SetupError("; ".join(roster.faults))
+    if roster.faults or roster.warnings:
+        raise SetupError("; ".join([*roster.faults, *roster.warnings]))
     said = ", ".join(f"{stand.version} {stand.state}" for stand in roster.stands)
+    said += _hit_rates(roster)
     offered = any(duty.standing.state in OFFERED for duty in roster.duties.values())
     return said if offered else f"{said} (none is in service: varsel models state)"
+
+
+def _hit_rates(roster: Roster) -> str:
+    """Of which heads that bring cards here the hit rate is known, and of which it is not."""
+    known = {
+        f"{duty.package.id} {head.id}": head.id in duty.hit_rates
+        for duty in roster.duties.values()
+        for head in duty.package.manifest.heads
+        if duty.standing.state in OFFERED and head.role == "card"
+    }
+    named = {
+        word: ", ".join(name for name, is_known in known.items() if is_known is wanted)
+        for word, wanted in (("known", True), ("unknown", False))
+    }
+    return "".join(f"; hit rate {word} here: {names}" for word, names in named.items() if names)
 
 
 def _database(settings: Settings) -> str:

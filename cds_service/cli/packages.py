@@ -19,6 +19,7 @@ from cds_service.cli.console import (
 from cds_service.errors import SetupError
 from cds_service.service import all_folders, find_folder
 from cds_service.settings import read_settings
+from cds_service.wording import printable
 from models.errors import PackageRefused
 from models.evaluation import is_specification
 from models.examples import replay_examples
@@ -106,7 +107,8 @@ def card(model: Annotated[str, typer.Argument(help="Model id")], as_json: Json =
     if as_json:
         print_json({"id": model, "card": text})
     else:
-        print(text, end="")
+        for line in text.splitlines():
+            print(printable(line))
 
 
 def train(

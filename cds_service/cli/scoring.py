@@ -21,10 +21,16 @@ from cds_service.assess import (
     log_row,
     require_answers,
 )
-from cds_service.cards import Setting
 from cds_service.cli.console import JSON_HELP, print_json
 from cds_service.errors import BadRequest, PreconditionFailed, SetupError
-from cds_service.governance import History, standing_of, stands_of, version_of
+from cds_service.findings import Setting
+from cds_service.governance import (
+    History,
+    hit_rates_of,
+    standing_of,
+    stands_of,
+    version_of,
+)
 from cds_service.privacy import Privacy
 from cds_service.protocol import decode_call, hook_of, require_patient
 from cds_service.routes.hooks import moment_of
@@ -81,12 +87,24 @@ def score(
         _store(answers, settings)
     if as_json:
         print_json([answer.prediction for answer in answers])
+        _end(scored)
         return
     for package, answer in scored:
         setting = Setting(answer.prediction.language, settings.zone, None)
         print(terminal_card(package.manifest, answer.prediction, setting))
         tail = f"prediction {answer.prediction.prediction_id}"
         print(f"{tail}  {'logged' if log else 'not logged (--log writes it)'}")
+    _end(scored)
+
+
+def _end(scored: list[tuple[Package, Assessment]]) -> None:
+    """Exit 1, naming each model that failed and where, if one did."""
+    failed = [(package.id, answer.failure) for package, answer in scored if answer.failure]
+    for model, failure in failed:
+        where = " > ".join(failure.places)
+        print(f"varsel: {model} failed while scoring: {failure.kind} at {where}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
 
 
 def _language(asked: str | None, settings: Settings) -> Literal["da", "en"]:
@@ -186,6 +204,7 @@ def score_one(
         now=now,
         language=language,
         standing=_standing(package, history, demo=settings.is_demo),
+        hit_rates=hit_rates_of(package, history, demo=settings.is_demo),
         zone=settings.zone,
     )
     return assess(package, _with_a_patient(gathered), question)

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 Model = Annotated[str, typer.Option("--model", help="Model id")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write the report to")]
+INVENTED = "synthetic:"
+"""How the request of a synthetic export's manifest begins (`models/synthetic/bulk.py`)."""
+TEST_LABEL = b'"HTEST"'
+"""Security label of test data: HL7 v3 ActReason, as synthetic patients carry it in `meta`."""
 
 
 def validate(
@@ -66,12 +70,13 @@ def validate(
     risks = _risks(package, head.id, rows)
     scores = [name for name in rows.columns if name.startswith(("score:", "score-risk:"))]
     frame = rows[["patient", "index_time", "state", *scores]].assign(risk=risks)
-    bands = [band.from_risk for band in head.bands if band.from_risk > 0]
+    bands = {band.from_risk for band in head.bands if band.from_risk > 0}
+    invented = is_synthetic(data)
     try:
         with progress_bar("bootstrap") as told:
             result = analyse(
                 frame,
-                thresholds=bands,
+                thresholds=sorted({*bands, head.threshold}),
                 excluded=cohort.excluded,
                 comparators=_comparators(package, head.id),
                 bootstrap=bootstrap,
@@ -86,9 +91,11 @@ def validate(
         out,
         title=f"{head.title.en}: validation",
         model=_facts(package),
+        head={"id": head.id, "threshold": head.threshold},
         plan=f"Outcome: {head.outcome}. Every eligible index of the data, features and "
         "eligibility computed as when serving.",
         data={data.name: _digest(data)},
+        synthetic_data=invented,
         software_version=__version__,
         made_at=datetime.now(UTC),
     )
@@ -243,6 +250,42 @@ def _digest(folder: Path) -> str:
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
+
+
+class _Beside(msgspec.Struct):
+    """What a file beside the data says of them: PROVENANCE.json, or the export's manifest."""
+
+    synthetic: bool = False
+    request: str = ""
+
+    @property
+    def is_invented(self) -> bool:
+        return self.synthetic or self.request.startswith(INVENTED)
+
+
+def is_synthetic(folder: Path) -> bool:
+    """Whether Bulk Data are of invented patients, or hold any.
+
+    By the folder's PROVENANCE.json or manifest, or by a Patient labelled as test data (HTEST): the
+    label stays with the lines when only they are copied. Raises SetupError where one of the files
+    cannot be read.
+    """
+    files = (folder / "PROVENANCE.json", folder / "manifest.json")
+    if any(_beside(path).is_invented for path in files if path.exists()):
+        return True
+    return any(_has_test_patient(path) for path in sorted(folder.glob("Patient*.ndjson")))
+
+
+def _beside(path: Path) -> _Beside:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Beside)
+    except msgspec.DecodeError as error:
+        raise SetupError(f"--data: {path.name}: {error}") from None
+
+
+def _has_test_patient(path: Path) -> bool:
+    with path.open("rb") as lines:
+        return any(TEST_LABEL in line for line in lines)
 
 
 def _text(statistic: Any) -> str:

@@ -1,7 +1,7 @@
-"""What was decided and recorded of models, and which predictions a version has shown: the SQL.
+"""What was decided, recorded and found of models, and what a version has shown: the SQL.
 
-Decisions and records are only ever added, each under the number after the newest one that was read;
-so of two people who decide at the same time, the second is told to look again.
+Decisions, records and hit rates are only ever added, each under the number after the newest one
+that was read; so of two people who decide at the same time, the second is told to look again.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, Table, func, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from cds_service.db.tables import model_records, model_states, predictions
+from cds_service.db.tables import model_hit_rates, model_records, model_states, predictions
 from cds_service.errors import LogUnavailable, SetupError
-from cds_service.governance import Decision, History, Record, Version
+from cds_service.governance import Decision, History, Record, Validated, Version
 
+_MOMENTS = ("first_index_time", "last_index_time", "at")
 _PAGE = 1000
 """Predictions held in memory at a time while they are listed."""
-Marker = tuple[int, int]
-"""The numbers of the newest decision and the newest record; another one means something changed."""
+_TABLES = (model_states, model_records, model_hit_rates)
+
+
+class Overtaken(SetupError):
+    """Somebody else decided since the history was read; nothing was stored."""
+
+
+Marker = tuple[int, int, int]
+"""The numbers of the newest decision, record and hit rate; another one means something changed."""
 
 SHOWN_COLUMNS = (
     "prediction_id", "as_of", "computed_at", "organisation", "unit", "caller", "hook", "mode",
@@ -30,33 +38,38 @@ SHOWN_COLUMNS = (
 
 
 def newest(engine: Engine) -> Marker:
-    """How far decisions and records have come. Raises LogUnavailable."""
-    query = select(*(_last(table).scalar_subquery() for table in (model_states, model_records)))
+    """How far decisions, records and hit rates have come. Raises LogUnavailable."""
+    query = select(*(_last(table).scalar_subquery() for table in _TABLES))
     try:
         with engine.connect() as connection:
-            decisions, records = connection.execute(query).one()
-            return decisions, records
+            decisions, records, validations = connection.execute(query).one()
+            return decisions, records, validations
     except SQLAlchemyError as error:
         raise _unavailable(error) from None
 
 
 def read_history(engine: Engine) -> History:
-    """Every decision and record, oldest first. Raises LogUnavailable."""
+    """Every decision, record and hit rate, oldest first. Raises LogUnavailable."""
     try:
         with engine.connect() as connection:
-            states, records = (
+            states, records, hit_rates = (
                 connection.execute(select(table).order_by(table.c.id)).mappings().all()
-                for table in (model_states, model_records)
+                for table in _TABLES
             )
     except SQLAlchemyError as error:
         raise _unavailable(error) from None
-    return History([_decision(row) for row in states], [_record(row) for row in records])
+    return History(
+        [_decision(row) for row in states],
+        [_record(row) for row in records],
+        [_validated(row) for row in hit_rates],
+    )
 
 
 def add_decisions(engine: Engine, decisions: Sequence[Decision], *, after: History) -> None:
     """Store decisions made on what was read, all or none.
 
-    Raises SetupError where somebody else decided since, or the database did not commit.
+    Raises Overtaken where somebody else decided since, SetupError where the database did not
+    commit.
     """
     rows = [
         {
@@ -76,7 +89,15 @@ def add_decisions(engine: Engine, decisions: Sequence[Decision], *, after: Histo
 def add_record(engine: Engine, record: Record, *, after: History) -> None:
     """Store a record. Raises SetupError as `add_decisions` does."""
     row = record._asdict() | {"at": record.at.astimezone(UTC)}
+    row["package_checksum"] = row.pop("checksum")
     _add(engine, model_records, [row], read=len(after.records))
+
+
+def add_validated(engine: Engine, found: Validated, *, after: History) -> None:
+    """Store what a local validation found. Raises SetupError as `add_decisions` does."""
+    row = found._asdict() | {name: getattr(found, name).astimezone(UTC) for name in _MOMENTS}
+    row["package_checksum"] = row.pop("checksum")
+    _add(engine, model_hit_rates, [row], read=len(after.validations))
 
 
 def _add(engine: Engine, table: Table, rows: list[dict[str, Any]], *, read: int) -> None:
@@ -85,7 +106,7 @@ def _add(engine: Engine, table: Table, rows: list[dict[str, Any]], *, read: int)
         with engine.begin() as connection:
             connection.execute(table.insert(), numbered)
     except IntegrityError:
-        raise SetupError("somebody else decided at the same time: look, and decide again") from None
+        raise Overtaken("somebody else decided at the same time: look, and decide again") from None
     except SQLAlchemyError as error:
         raise SetupError(f"the decision was not stored ({type(error).__name__})") from None
 
@@ -121,17 +142,19 @@ def answered_by(engine: Engine, version: Version) -> int:
     return int(_scalar(engine, query) or 0)
 
 
-def logged_checksum(engine: Engine, model_id: str, version: str) -> str | None:
-    """The checksum of the files a version predicted with last; None where it never did."""
+def logged_checksums(engine: Engine, model_id: str, version: str) -> list[str]:
+    """The checksums of all files a version has predicted with. Raises LogUnavailable."""
     c = predictions.c
     query = (
         select(c.package_checksum)
         .where(c.model_id == model_id, c.model_version == version)
-        .order_by(c.as_of.desc())
-        .limit(1)
+        .distinct()
     )
-    found = _scalar(engine, query)
-    return None if found is None else str(found)
+    try:
+        with engine.connect() as connection:
+            return sorted(connection.execute(query).scalars())
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from None
 
 
 # ---- rows -----------------------------------------------------------------------------------
@@ -162,8 +185,14 @@ def _decision(row: RowMapping) -> Decision:
 
 
 def _record(row: RowMapping) -> Record:
-    said = {name: row[name] for name in Record._fields}
-    return Record(**said | {"at": _in_utc(row["at"])})
+    said = {name: row[name] for name in Record._fields if name != "checksum"}
+    return Record(checksum=row["package_checksum"], **said | {"at": _in_utc(row["at"])})
+
+
+def _validated(row: RowMapping) -> Validated:
+    said = {name: row[name] for name in Validated._fields if name != "checksum"}
+    moments = {name: _in_utc(row[name]) for name in _MOMENTS}
+    return Validated(checksum=row["package_checksum"], **said | moments)
 
 
 def _in_utc(moment: datetime) -> datetime:

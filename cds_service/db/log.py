@@ -2,14 +2,15 @@
 
 A prediction is durable when `store` returns: SQLite in WAL mode with `synchronous=FULL`. One thread
 per process writes; the rows of calls that arrive together share one commit. The same call again
-(organisation, service, hook, hookInstance), asked of the same version in the same state, finds its
-stored row instead of making a second one.
+(organisation, service, hook, hookInstance), asked of the same version in the same state and mode,
+finds its stored row instead of making a second one.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,13 +31,19 @@ _INSERT: dict[str, Any] = {
 }
 """One statement for every row, built once."""
 _LARGEST_GROUP = 256
+_FEW = 4
+"""Documents fetched at a time, where the first mostly is the one looked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the log holds for a call: the response to send, and whether it stood there before."""
+    """What the log holds for a call: the response to send and what came out in words, and whether
+    it stood there before.
+    """
 
     response: str
+    status: str
+    returned: str
     replayed: bool
 
 
@@ -150,13 +157,15 @@ class PredictionLog:
         found = self._read(query)
         return found[0] if found else None
 
-    def last_shown(self, row: Row) -> str | None:
-        """The document of the newest card this model showed of the patient's same index, before a
-        row; None where there is none. Raises LogUnavailable.
+    def last_shown(self, row: Row, wanted: Callable[[str], bool]) -> str | None:
+        """The newest document that is wanted, of those this model sent a card for, beside a row, of
+        the patient's same index in the same mode; None where there is none. Raises LogUnavailable.
+
+        `wanted`: a row does not say of what its card was: of a risk, or of an alarm alone.
         """
         same = (
             "organisation", "service", "patient_pseudonym", "index_time", "package_checksum",
-            "state",
+            "state", "mode",
         )  # fmt: skip
         query = (
             select(predictions.c.document)
@@ -164,10 +173,12 @@ class PredictionLog:
             .where(predictions.c.status == "scored", predictions.c.returned == "card")
             .where(predictions.c.prediction_id != row["prediction_id"])
             .order_by(predictions.c.computed_at.desc())
-            .limit(1)
         )
-        found = self._read(query)
-        return found[0]["document"] if found else None
+        try:
+            with self.engine.connect().execution_options(yield_per=_FEW) as connection:
+                return next(filter(wanted, connection.execute(query).scalars()), None)
+        except SQLAlchemyError as error:
+            raise _unreadable(error) from None
 
     def features_since(self, model_id: str, version: str, since: datetime) -> list[RowMapping]:
         """Features and documents of what a version scored from a time on, oldest first."""
@@ -192,8 +203,12 @@ class PredictionLog:
             with self.engine.connect() as connection:
                 return list(connection.execute(query).mappings().all())
         except SQLAlchemyError as error:
-            fault = type(error).__name__
-            raise LogUnavailable(f"the prediction log cannot be read ({fault})") from None
+            raise _unreadable(error) from None
+
+
+def _unreadable(error: SQLAlchemyError) -> LogUnavailable:
+    """The error without the statement, which holds ids."""
+    return LogUnavailable(f"the prediction log cannot be read ({type(error).__name__})")
 
 
 def _not_durable(error: Exception) -> NotDurable:
@@ -204,18 +219,19 @@ def _not_durable(error: Exception) -> NotDurable:
 def _insert(connection: Connection, row: Row) -> Stored | AlreadyUsed:
     made = connection.execute(_INSERT[connection.dialect.name], row)
     if made.rowcount:
-        return Stored(row["response"], replayed=False)
+        return Stored(row["response"], row["status"], row["returned"], replayed=False)
     c = predictions.c
     earlier = connection.execute(
-        select(c.response, c.content_digest).where(
+        select(c.response, c.status, c.returned, c.content_digest).where(
             c.organisation == row["organisation"],
             c.service == row["service"],
             c.hook == row["hook"],
             c.hook_instance == row["hook_instance"],
             c.package_checksum == row["package_checksum"],
             c.state == row["state"],
+            c.mode == row["mode"],
         )
     ).one()
     if earlier.content_digest != row["content_digest"]:
         return AlreadyUsed("this hookInstance came before with other content", "hookInstance")
-    return Stored(earlier.response, replayed=True)
+    return Stored(earlier.response, earlier.status, earlier.returned, replayed=True)

@@ -6,8 +6,10 @@ Columns that questions are asked of stand alone; what is read back whole stands 
 from __future__ import annotations
 
 from sqlalchemy import (
+    Boolean,
     Column,
     DateTime,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -62,11 +64,11 @@ predictions = Table(
     Column("timings", Text, nullable=False, comment="milliseconds per stage"),
     Column("sealed", LargeBinary, nullable=False, comment="references, AES-GCM, see privacy.py"),
     Column("state", String(16), nullable=False, comment="the version's state when it answered"),
-    # a call is asked of one version in one state: the same again finds its row, and after a
-    # version was paused, withdrawn or replaced it gets the answer that holds now
+    # a call is asked of one version in one state and mode: the same again finds its row, and after
+    # a version was paused, withdrawn or replaced, or the site silenced, it gets what holds now
     UniqueConstraint(
         "organisation", "service", "hook", "hook_instance", "package_checksum", "state",
-        name="uq_predictions_call",
+        "mode", name="uq_predictions_call",
     ),
     Index(None, "model_id", "as_of"),
     Index(None, "patient_pseudonym"),
@@ -92,6 +94,7 @@ model_records = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("model_id", String(64), nullable=False),
     Column("version", String(32), nullable=False),
+    Column("package_checksum", String(64), nullable=False),
     Column("intended_purpose", String(2000), nullable=False),
     Column("regulatory_route", String(16), nullable=False),
     Column("ai_act_role", String(16), nullable=False),
@@ -99,4 +102,29 @@ model_records = Table(
     Column("who", String(128), nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),
 )
-"""What a site put on record of each version. Rows are only ever added; the newest holds."""
+"""What a site put on record of each version. Rows are only ever added; the newest of the same files
+holds."""
+
+model_hit_rates = Table(
+    "model_hit_rates",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("model_id", String(64), nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("package_checksum", String(64), nullable=False),
+    Column("head", String(64), nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("ppv", Float, nullable=False),
+    Column("low", Float, nullable=False),
+    Column("high", Float, nullable=False),
+    Column("flagged", Integer, nullable=False),
+    Column("events", Integer, nullable=False),
+    Column("first_index_time", DateTime(timezone=True), nullable=False),
+    Column("last_index_time", DateTime(timezone=True), nullable=False),
+    Column("synthetic", Boolean, nullable=False),
+    Column("report_digest", String(64), nullable=False),
+    Column("who", String(128), nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+)
+"""What local validations found of each version's cards: counts of a whole study, nothing of a
+patient. Rows are only ever added; the newest of the same files holds."""

@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from cds_service import docs
 from cds_service.assess import read_prediction
 from cds_service.cards import (
-    Setting,
     head_words,
     lacking_texts,
     said_alarm,
@@ -30,10 +29,11 @@ from cds_service.cards import (
     why_not_eligible,
 )
 from cds_service.errors import NotAllowedHere, UnknownService
+from cds_service.findings import Setting, specs_of, why_missing
 from cds_service.governance import retired_since
 from cds_service.ranked_cards import ShownClass, ranking_words, shown_classes
 from cds_service.service import Service
-from cds_service.standing import said_standing, why_stopped
+from cds_service.standing import said_hit_rate, said_standing, why_stopped
 from cds_service.texts import PAGE_TEXTS, RANKED_TEXTS, TEXTS
 from cds_service.web import service_of
 from cds_service.wording import capital, day_and_time, day_in_words, number, printable, shown_unit
@@ -42,7 +42,6 @@ from models.package import Package
 from models.prediction import (
     FeatureFinding,
     HeadPrediction,
-    Missing,
     Prediction,
     RankingPrediction,
     RuleAlarm,
@@ -51,11 +50,22 @@ from models.prediction import (
 router = APIRouter(tags=["Explanations"])
 InService = Annotated[Service, Depends(service_of)]
 
+
+def _shown(value: object) -> object:
+    """A text without control characters.
+
+    Markup stays as it is: only the templates' own macros make it, of texts that passed here.
+    """
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return printable(value)
+    return value
+
+
 _PAGES = Environment(
     loader=PackageLoader("cds_service", "pages"),
     autoescape=select_autoescape(default=True),
     undefined=StrictUndefined,
-    finalize=lambda value: printable(value) if isinstance(value, str) else value,
+    finalize=_shown,
     trim_blocks=True,
     lstrip_blocks=True,
 )
@@ -106,7 +116,7 @@ async def _read(service: Service, prediction_id: UUID) -> Prediction:
 def render_page(prediction: Prediction, package: Package | None, service: Service) -> str:
     """The page of a prediction, in the language it was made in."""
     language, zone = prediction.language, service.settings.zone
-    specs = {f.name: f for f in package.manifest.features} if package else {}
+    specs = specs_of(package.manifest) if package else {}
 
     def value_text(feature: FeatureFinding) -> str:
         spec = specs.get(feature.name)
@@ -115,14 +125,16 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         if spec is not None and spec.yes_no:
             return TEXTS[language].yes if feature.value else TEXTS[language].no
         text = number(feature.value, spec.decimals if spec else 1, language)
-        return f"{text} {shown_unit(feature.unit)}".strip()
+        return f"{text} {shown_unit(feature.unit, language)}".strip()
 
     def original_text(feature: FeatureFinding) -> str:
-        """What the record said, where that reads otherwise than the value."""
-        if feature.original is None:
+        """What the record said, where that is another number; of a season, it is no answer."""
+        spec = specs.get(feature.name)
+        same = (feature.original, feature.original_unit) == (feature.value, feature.unit)
+        if feature.original is None or same or (spec is not None and spec.recipe == "season"):
             return ""
         text = f"{feature.original:g}".replace(".", "." if language == "en" else ",")
-        said = f"{text} {shown_unit(feature.original_unit or '')}".strip()
+        said = f"{text} {shown_unit(feature.original_unit or '', language)}".strip()
         return "" if said == value_text(feature) else said
 
     words = PAGE_TEXTS[language]
@@ -134,9 +146,13 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         several = len(package.manifest.heads) > 1
         return head_words(package.manifest, head).title.in_language(language) if several else ""
 
-    def missing_text(missing: Missing) -> str:
-        status, _, why = missing.reason.partition(" ")
-        return f"{words.statuses[status]} {why}".strip()
+    def hit_rate_text(head: HeadPrediction) -> str:
+        """How often a card of such a risk was right here; empty for a risk that brings none."""
+        if head.risk < head.threshold:
+            return ""
+        if package is not None and head_words(package.manifest, head).role == "context":
+            return ""
+        return said_hit_rate(head.hit_rate, zone, language)
 
     setting = Setting(language, zone, None)
     heads = [(head, shown_contributions(head)) for head in prediction.heads]
@@ -152,10 +168,11 @@ def render_page(prediction: Prediction, package: Package | None, service: Servic
         rankings=_ranked(prediction, package, setting),
         ranked=RANKED_TEXTS[language],
         alarm_text=lambda alarm: _alarm_text(alarm, setting),
-        missing_text=missing_text,
+        missing_text=lambda missing: why_missing(missing, specs, language),
         outcome=outcome,
         score_text=lambda score: say_score(score, setting),
         uncertainty_text=lambda interval: say_uncertainty(interval, setting),
+        hit_rate_text=hit_rate_text,
         percent=lambda risk: number(100 * risk, 1, language),
         points=lambda points: signed(points, language),
         when=lambda moment: day_and_time(moment, zone, language) if moment else "",

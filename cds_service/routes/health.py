@@ -25,10 +25,14 @@ async def liveness() -> dict[str, str]:
 
 @router.get("/readyz", **docs.READINESS)
 async def readiness(service: InService) -> Response:
-    """Whether hooks can be answered: the log can be read and a model is served; else why not."""
+    """Whether hooks can be answered: the log can be read and a model is served; else why not.
+
+    What keeps no hook from being answered is a warning.
+    """
     reasons = [f"model {name} refused: {fault}" for name, fault in service.registry.refused.items()]
     models: dict[str, str] = {}
     states: dict[str, str] = {}
+    warnings: list[str] = []
     try:
         roster = service.watch.roster()
     except StatesUnknown as unknown:
@@ -38,6 +42,7 @@ async def readiness(service: InService) -> Response:
         offered = (d for d in roster.duties.values() if d.standing.state in OFFERED)
         models = {duty.package.id: duty.package.manifest.version for duty in offered}
         reasons += roster.faults
+        warnings += roster.warnings
         if not models:
             reasons.append("no model is served")
     try:
@@ -45,6 +50,5 @@ async def readiness(service: InService) -> Response:
     except LogUnavailable:
         reasons.append("the prediction log does not answer")
     body = {"status": "not-ready" if reasons else "ready", "models": models, "states": states}
-    return docs.json_response(
-        {**body, "reasons": reasons} if reasons else body, 503 if reasons else 200
-    )
+    told = {name: said for name, said in (("reasons", reasons), ("warnings", warnings)) if said}
+    return docs.json_response({**body, **told}, 503 if reasons else 200)

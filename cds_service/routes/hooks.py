@@ -14,6 +14,7 @@ from datetime import tzinfo
 from typing import Annotated, NamedTuple
 
 import anyio.to_thread
+import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.background import BackgroundTask
@@ -30,6 +31,8 @@ from cds_service.assess import (
     without_what_is_known,
 )
 from cds_service.callers import Caller
+from cds_service.cards import heads_to_show
+from cds_service.db.log import Stored
 from cds_service.errors import BadRequest, TooLarge, UnknownService, WrongMediaType
 from cds_service.governance import OFFERED, Duty
 from cds_service.protocol import (
@@ -40,13 +43,15 @@ from cds_service.protocol import (
     refused_input,
     require_patient,
 )
+from cds_service.ranked_cards import rankings_to_show
 from cds_service.service import Service
-from cds_service.shadow import Beside, prediction_id
+from cds_service.shadow import Beside, prediction_id, report_failure
 from cds_service.web import language_of, service_of
 from fhir_adapters.clock import parse_time
 from fhir_adapters.decode import Gathered, decode_prefetch
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import newest_time
+from models.package import Package
 from models.prediction import Prediction
 
 router = APIRouter(tags=["CDS Hooks"])
@@ -78,7 +83,7 @@ async def call_hook(
     duty = _duty(service, service_id)
     answered = await _assessed(service, caller, duty, request, started=started)
     stored = await asyncio.wrap_future(service.log.store(answered.row))
-    _report(answered.prediction, caller, stored.replayed, started)
+    _report(answered.prediction, caller, stored, started)
     after = None
     if answered.beside is not None and not stored.replayed:
         after = BackgroundTask(service.shadows.compute, answered.beside)
@@ -103,17 +108,33 @@ async def _assessed(
     body = await _read_body(request, service.settings.max_body_bytes)
     call = decode_call(body, package.manifest.hooks)
     answer = _answer(service, caller, duty, call, request, started=started)
+    report_failure(answer.assessment)
     row = log_row(answer.assessment, answer.asked, service.privacy)
     beside = None
     if duty.shadow is not None and call.hook in duty.shadow.package.manifest.hooks:
         beside = Beside(duty.shadow, call, answer.question, answer.asked)
-    if package.manifest.index.once and answer.assessment.prediction.returned == "card":
-        shown = await anyio.to_thread.run_sync(service.log.last_shown, row)
+    if package.manifest.index.once and _brings_a_card(package, answer.assessment.prediction):
+        shown = await anyio.to_thread.run_sync(_shown_before, service, package, row)
         if shown is not None:
             assessment = without_what_is_known(package, answer.assessment, shown, answer.question)
             row = log_row(assessment, answer.asked, service.privacy)
             return _Answered(assessment.prediction, row, beside)
     return _Answered(answer.assessment.prediction, row, beside)
+
+
+def _shown_before(service: Service, package: Package, row: dict[str, object]) -> str | None:
+    """The document of the newest card of a risk or ranking shown before a row; None for none."""
+
+    def showed(document: str) -> bool:
+        return _brings_a_card(package, msgspec.json.decode(document, type=Prediction))
+
+    return service.log.last_shown(row, showed)
+
+
+def _brings_a_card(package: Package, p: Prediction) -> bool:
+    """Whether a risk or ranking is shown, or is known because it was; alarms alone do not count."""
+    found = heads_to_show(package.manifest, p) or rankings_to_show(package.manifest, p)
+    return p.mode == "live" and bool(found)
 
 
 class _Answer(NamedTuple):
@@ -174,7 +195,8 @@ def _answer(
     stages of `assess`, and all of it since `started`.
     """
     settings, package, standing = service.settings, duty.package, duty.standing
-    this_id = prediction_id(service.privacy, caller.organisation, call, duty)
+    mode = "silent" if standing.state == "silent" else settings.mode
+    this_id = prediction_id(service.privacy, caller.organisation, call, duty, mode=mode)
     now = time.time()
     decoding = time.perf_counter()
     try:
@@ -188,7 +210,8 @@ def _answer(
             now=now,
             language=language_of(request, settings.language),
             standing=standing,
-            mode="silent" if standing.state == "silent" else settings.mode,
+            hit_rates=duty.hit_rates,
+            mode=mode,
             zone=settings.zone,
             page_url=f"{settings.url}/explanations/{this_id}" if settings.is_demo else None,
         )
@@ -247,18 +270,22 @@ def moment_of(wanted: str, gathered: Gathered, zone: tzinfo, field: str) -> floa
         raise BadRequest("must be a dateTime or 'latest'", field=field) from None
 
 
-def _report(p: Prediction, caller: Caller, replayed: bool, started: float) -> None:
-    """One line in the service's log: ids, counts and times, nothing of the patient."""
+def _report(p: Prediction, caller: Caller, stored: Stored, started: float) -> None:
+    """One line in the service's log: ids, counts and times, nothing of the patient.
+
+    Of a call that came before it says what was sent: what stood in the log, not what `p` says now.
+    """
+    sent = msgspec.json.decode(stored.response)["cards"] if stored.replayed else p.cards
     events.log(
         logging.INFO,
         "answered",
         prediction_id=p.prediction_id,
         service=p.service,
         caller=caller.name,
-        status=p.status,
-        returned=p.returned,
-        cards=len(p.cards),
+        status=stored.status,
+        returned=stored.returned,
+        cards=len(sent),
         troubles=len(p.troubles),
-        replayed=replayed,
+        replayed=stored.replayed,
         ms=round(1000 * (time.perf_counter() - started), 1),
     )

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from fhir_adapters.clock import COPENHAGEN, DAY_S, HOUR_S, OPEN, UNDATED, age_in_years, to_datetime
 from fhir_adapters.codes import code_table
 from fhir_adapters.errors import LanguageError
-from fhir_adapters.features.bounds import below_detection, ends_of, said, same, tried, tried_derived
+from fhir_adapters.features.bounds import (
+    below_detection,
+    ends_of,
+    said,
+    same,
+    tried,
+    tried_derived,
+    with_bounds,
+)
 from fhir_adapters.features.derived import DERIVED, FORMULAS
 from fhir_adapters.features.language import (
     USABLE,
@@ -228,17 +236,19 @@ class FeatureSet:
         window = _window(compiled.window, at.anchors)
         if window is None:
             return FeatureValue(spec.name, None, "missing", reason="no index stay")
-        selection, unusable = _select(compiled, at, window)
+        selection, unusable, unusable_baseline = _select(compiled, at, window)
         newest_unusable = unusable[-1] if unusable else None
         if newest_unusable is not None and newest_unusable.status == "implausible":
             newest = selection.facts[-1].start if selection.facts else UNDATED
             if newest_unusable.start > newest:
                 key = (newest_unusable.concept, newest_unusable.start)
                 implausible[key] = newest_unusable
-        if unusable and any(fact.status == "bound" for fact in unusable):
-            return _of_bounds(compiled, at, selection, unusable, bounds)
-        found = RECIPES[spec.recipe](selection, spec)
+        held, usual = _bounds(unusable), _bounds(unusable_baseline)
         only_unusable = newest_unusable is not None and not selection.facts
+        if held or (usual and not only_unusable):
+            full = with_bounds(selection, held, usual)
+            return _of_bounds(compiled, at, selection, full, bounds)
+        found = RECIPES[spec.recipe](selection, spec)
         if found is not None and not only_unusable:
             return _measured(compiled, selection, found)
         return _nothing(compiled, at, selection, newest_unusable)
@@ -303,8 +313,8 @@ def _window(points: tuple[Moment, Moment] | None, anchors: Anchors) -> tuple[flo
 
 def _select(
     compiled: _Compiled, at: _At, window: tuple[float, float]
-) -> tuple[Selection, list[Fact]]:
-    """What the recipe may use, and the facts in the window that may not be used, oldest first."""
+) -> tuple[Selection, list[Fact], list[Fact]]:
+    """What the recipe may use, and the facts it may not, oldest first: in window and baseline."""
     as_of = at.anchors.as_of
     facts = _in_window(compiled, at, window)
     usable = [fact for fact in facts if fact.status == "ok"]
@@ -321,7 +331,15 @@ def _select(
         as_of=as_of,
         expected_every_s=compiled.expected_every_s,
     )
-    return selection, [fact for fact in facts if fact.status != "ok"]
+    return selection, _unusable(facts), _unusable(baseline)
+
+
+def _unusable(facts: list[Fact]) -> list[Fact]:
+    return [fact for fact in facts if fact.status != "ok"]
+
+
+def _bounds(unusable: list[Fact]) -> list[Fact]:
+    return [fact for fact in unusable if fact.status == "bound"]
 
 
 def _unknown(tag: str) -> str:
@@ -421,23 +439,23 @@ def _of_bounds(
     compiled: _Compiled,
     at: _At,
     selection: Selection,
-    unusable: list[Fact],
+    full: Selection,
     bounds: dict[str, Ends],
 ) -> FeatureValue:
-    """A feature with bounds in its window: its answer where no bound can change it, else why none.
+    """A feature with bounds in a window: its answer where no bound can change it, else why none.
 
-    Where there is none, `bounds` gets the lowest and highest it can be.
+    `full` is the selection with its bounds. Where there is no answer, `bounds` gets the lowest and
+    highest it can be.
     """
     spec = compiled.spec
-    held = [fact for fact in unusable if fact.status == "bound"]
-    found = tried(selection, held, spec)
+    found = tried(full, spec)
     numbers = [None if one is None else one.value for one in found]
     if same(numbers):
         if found[0] is not None:
             return _measured(compiled, selection, found[0])
         return _nothing(compiled, at, selection, None)
     bounds[spec.name] = ends_of(numbers)
-    newest = held[-1]
+    newest = (_bounds(full.facts) or _bounds(full.baseline))[-1]
     return FeatureValue(
         name=spec.name,
         value=None,

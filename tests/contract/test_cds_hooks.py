@@ -219,7 +219,7 @@ def test_a_silent_service_computes_and_shows_no_card(
         url = "/cds-services/readmission-30d"
         assert client.post(url, json=changed({})).json() == {"cards": []}
         (alarm,) = client.post(url, json=changed(kinds(demo_request)["alarm"])).json()["cards"]
-    assert alarm["summary"].startswith("Kontrollér måling eller patient nu")
+    assert alarm["summary"].startswith("Kontrollér måling og tilstand nu")
 
 
 def test_the_printed_numbers_of_a_card_add_up(post: Post) -> None:

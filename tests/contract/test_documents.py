@@ -115,6 +115,7 @@ def prediction_behind(client: TestClient, request: Mapping[str, Any]) -> dict[st
         request["hookInstance"],
         service.registry.find("readmission-30d").checksum,
         "live",
+        "live",
     )
     answer = client.get(f"/explanations/{prediction_id}.json")
     assert answer.status_code == 200

@@ -144,6 +144,7 @@ def test_a_package_goes_from_one_site_to_another(
     assert f"package {NAME} 1.1.0" in ended.out
     assert "signed by Region Nord with key " in ended.out
     assert "candidate: not in service until somebody decides: varsel models state " in ended.out
+    assert "start the processes again first" in ended.out
     again = varsel("models", "import", archive, "--json")
     assert (again.code, again.document()["already_here"]) == (0, True)
     listed = varsel("models", "list", "--json").document()
@@ -213,6 +214,22 @@ def test_the_evaluation_list_is_printed_in_both_languages(varsel: Varsel) -> Non
     assert english.out.startswith("# Evaluation: Acute readmission")
     document = varsel("models", "evaluation", NAME, "--json").document()
     assert document["approvals"] == []
+
+
+def test_what_is_printed_of_a_package_from_elsewhere_obeys_no_terminal(
+    varsel: Varsel, published: Path
+) -> None:
+    """Card and evaluation list are somebody else's text: it cannot colour, hide or retitle."""
+    for file, old in (("MODEL_CARD.md", "# "), ("evaluation.toml", '[intended_purpose]\nda = "')):
+        text = (published / file).read_text(encoding="utf-8")
+        assert old in text
+        sent = "\x1b[31mred\x07" if file.endswith(".md") else "\\u001B[31mred\\u0007"
+        (published / file).write_text(text.replace(old, old + sent, 1), encoding="utf-8")
+    write_checksums(published)
+    for command in ("card", "evaluation"):
+        shown = varsel("models", command, str(published)).out
+        assert "[31mred" in shown
+        assert not {"\x1b", "\x07"} & set(shown)
 
 
 # ---- keys -----------------------------------------------------------------------------------

@@ -5,22 +5,25 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import time
 import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Engine, insert
 
+from cds_service.cli import governance as cli
 from cds_service.db import governance as sql
-from cds_service.db.governance import shown_by
+from cds_service.db.governance import add_decisions, shown_by
 from cds_service.db.log import open_engine
 from cds_service.db.migrate import upgrade
 from cds_service.db.tables import predictions
 from cds_service.errors import BadRequest, SetupError
-from cds_service.governance import Version
+from cds_service.governance import Decision, History, Version
 from cds_service.settings import Settings
+from cds_service.watch import EVERY_S
 from models.package import write_checksums
 from models.registry import BUNDLED
 from tests.decided import DECIDED, ON_RECORD, bring_live, typed
@@ -146,8 +149,42 @@ def test_of_several_versions_one_must_be_named(production: Settings, tmp_path: P
     told(site, "state", f"{NAME}@2.0.0", "silent", *DECIDED)
     (manifest_path,) = copy.glob("manifest.toml")
     manifest_path.write_text(changed + "\n", encoding="utf-8")  # no longer what SHA256SUMS says
-    (left,) = told(site, "state", NAME)
-    assert left["version"] == "1.0.0"
+    bundled, broken = told(site, "state", NAME)
+    assert (bundled["version"], bundled["fault"]) == ("1.0.0", None)
+    assert (broken["version"], broken["state"]) == ("2.0.0", "silent")
+    assert broken["fault"] == "manifest.toml is not what SHA256SUMS says"
+    assert broken["checksum"] == broken["decisions"][-1]["checksum"]
+    assert broken["fault"] in typed(site, "models", "state", NAME).output
+    for arguments in (("withdraw", NAME, *DECIDED), ("record", NAME, *ON_RECORD)):
+        assert f"say which: {NAME}@1.0.0, {NAME}@2.0.0" in str(refused(site, *arguments))
+    assert broken["fault"] in str(refused(site, "record", f"{NAME}@2.0.0", *ON_RECORD))
+    assert broken["fault"] in str(refused(site, "state", f"{NAME}@2.0.0", "live", *DECIDED))
+    blocked = refused(site, "state", f"{NAME}@1.0.0", "silent", *DECIDED)
+    assert f"{NAME}@2.0.0 is silent" in str(blocked)
+    shutil.rmtree(copy)
+    for gone in (("withdraw", NAME, *DECIDED), ("state", NAME, "silent", *DECIDED)):
+        assert f"say which: {NAME}@1.0.0, {NAME}@2.0.0" in str(refused(site, *gone))
+    told(site, "withdraw", f"{NAME}@2.0.0", *DECIDED)
+    stood = [(stand["version"], stand["state"]) for stand in told(site, "state", NAME)]
+    assert stood == [("1.0.0", "candidate"), ("2.0.0", "retired")]
+
+
+def test_a_package_whose_number_cannot_be_read_is_never_decided_about(
+    production: Settings, tmp_path: Path
+) -> None:
+    """It is told with its fault, and counts where nobody said which version."""
+    copy = tmp_path / "models" / NAME
+    shutil.copytree(BUNDLED / NAME, copy)
+    (copy / "manifest.toml").write_text("[", encoding="utf-8")
+    site = production.model_copy(update={"models_dir": tmp_path / "models"})
+    _, broken = told(site, "state", NAME)
+    assert (broken["version"], broken["checksum"], broken["state"]) == ("?", "", "candidate")
+    assert broken["fault"].startswith("manifest.toml")
+    for asked in (("withdraw", NAME), ("state", NAME, "retired")):
+        assert "say which" in str(refused(site, *asked, *DECIDED))
+    for asked in (("withdraw", f"{NAME}@?"), ("state", f"{NAME}@?", "retired")):
+        assert broken["fault"] in str(refused(site, *asked, *DECIDED))
+    told(site, "withdraw", f"{NAME}@1.0.0", *DECIDED)
 
 
 def test_a_version_that_would_not_be_served_cannot_be_taken_up(production: Settings) -> None:
@@ -239,7 +276,50 @@ def test_withdraw_retires_at_once_and_lists_every_card(answered: Settings) -> No
     printed = typed(answered, "models", "withdraw", NAME, "--who", "W", "--why", "again").output
     assert "ward-a: 3 cards" in printed
     (again,) = told(answered, "state", NAME)
-    assert len(again["decisions"]) == 1
+    assert {d["checksum"] for d in again["decisions"]} == {"x", again["checksum"]}
+    assert len(again["decisions"]) == 2
+
+
+def test_cards_shown_until_every_process_had_stopped_are_listed(
+    answered: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided first, listed when they have had their time; what may come later is said."""
+
+    def meanwhile(seconds: float) -> None:
+        assert seconds == EVERY_S + 1
+        engine = open_engine(answered.database)
+        with engine.begin() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM model_states").scalar() == 2
+            connection.execute(insert(predictions), [prediction(10)])
+        engine.dispose()
+
+    monkeypatch.setattr(time, "sleep", meanwhile)
+    made = told(answered, "withdraw", NAME, "--who", "W", "--why", "w")
+    assert str(uuid.UUID(int=10)) in [row["prediction_id"] for row in made["shown"]]
+    assert "stops after 10 s" in made["may_follow"]
+    printed = typed(answered, "models", "withdraw", NAME, "--who", "W", "--why", "w").output
+    assert made["may_follow"] in printed
+
+
+def test_withdraw_is_not_refused_because_somebody_decided_of_another_model(
+    production: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again on what is there then."""
+    real = sql.read_history
+    overtaken: list[History] = []
+
+    def read_just_before(engine: Engine) -> History:
+        seen = real(engine)
+        if len(overtaken) < 2:
+            overtaken.append(seen)
+            other = Decision("another", "1", "x", "silent", "w", "w", AT)
+            add_decisions(engine, [other], after=seen)
+        return seen
+
+    monkeypatch.setattr(cli, "read_history", read_just_before)
+    told(production, "withdraw", NAME, "--who", "W", "--why", "w")
+    (stand,) = told(production, "state", NAME)
+    assert (stand["state"], len(overtaken)) == ("retired", 2)
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -77,6 +78,9 @@ def test_the_explanation_page_shows_what_was_logged(
     page = client.get(path)
     assert page.status_code == 200
     assert "Tidligere indlæggelser" in page.text
+    row = r'<tr><td>Hæmoglobin</td><td class="n">[+−]\d,\d</td><td>\d,\d mmol/L'
+    assert re.search(row, page.text)
+    assert "&lt;" not in page.text.replace("&lt; 8", ""), "a table printed as text"
     data = client.get(f"{path}.json").json()
     assert data["cards"] == [card]
     sources = [

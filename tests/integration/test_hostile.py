@@ -22,8 +22,8 @@ from httpx2 import Response
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cds_service.cards import Setting
 from cds_service.cli.scoring import score_one
+from cds_service.findings import Setting
 from cds_service.settings import Settings
 from cds_service.terminal import terminal_card
 from models.package import Package

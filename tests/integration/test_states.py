@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -21,7 +22,7 @@ from cds_service import shadow
 from cds_service.app import create_app
 from cds_service.db.governance import add_record, read_history
 from cds_service.errors import PreconditionFailed
-from cds_service.governance import Record
+from cds_service.governance import Record, version_of
 from cds_service.service import open_database
 from cds_service.settings import Settings
 from models.package import Package, write_checksums
@@ -154,7 +155,7 @@ def test_a_silent_version_is_computed_and_shows_nothing_but_alarms(
         assert cards(client, changed({})) == []
         assert cards(client, changed({"prefetch/laboratory": None})) == []
         (alarm,) = cards(client, changed({"prefetch/vitals": DANGEROUS}))
-    assert alarm["summary"].startswith("Kontrollér måling eller patient nu")
+    assert alarm["summary"].startswith("Kontrollér måling og tilstand nu")
     logged = rows()
     assert {row["mode"] for row in logged} == {row["state"] for row in logged} == {"silent"}
     assert [row["returned"] for row in logged] == ["silent", "insufficient-data", "card"]
@@ -182,14 +183,14 @@ def test_a_stopped_model_says_so_instead_of_a_number(
         assert offered(client) == ({NAME} if state == "paused" else set())
         (said,) = cards(client, changed({}))
         assert danish in said["summary"]
-        assert "At der ikke står et tal, siger intet om patientens risiko." in said["detail"]
+        assert "At der ikke står et tal, siger intet om risikoen." in said["detail"]
         assert said["indicator"] == "info"
         assert said["source"]["topic"]["code"] == f"readmission30d{state}"
         (told,) = cards(client, changed({}), "en")
         assert english in told["summary"]
         alarm, *_ = two = cards(client, changed({"prefetch/vitals": DANGEROUS}))
         assert len(two) == 2
-        assert alarm["summary"].startswith("Kontrollér måling eller patient nu")
+        assert alarm["summary"].startswith("Kontrollér måling og tilstand nu")
         assert cards(client, changed({"prefetch/encounters": None})) == []
         page = client.get(said["links"][0]["url"].removeprefix("http://127.0.0.1:8000")).text
     assert danish in page
@@ -228,6 +229,38 @@ def test_the_same_call_after_a_pause_is_not_answered_from_before(
     assert len({row["prediction_id"] for row in rows()}) == 2
 
 
+@pytest.mark.parametrize("modes", [("live", "silent"), ("silent", "live")])
+def test_the_same_call_in_the_other_mode_is_not_answered_from_before(
+    settings: Settings,
+    registry: Registry,
+    changed: Changed,
+    rows: Rows,
+    modes: tuple[str, str],
+) -> None:
+    """A silent site shows no stored risk, a live one hides none; in each mode one row a call."""
+    request, shown = changed({}), {"live": 1, "silent": 0}
+    sent: dict[str, bytes] = {}
+    for mode in (*modes, *modes):
+        with service(settings.model_copy(update={"mode": mode}), registry) as client:
+            assert len(cards(client, request)) == shown[mode]
+            again = client.post(URL, json=request).content
+        assert sent.setdefault(mode, again) == again
+    assert [(row["mode"], row["state"]) for row in rows()] == [(mode, "live") for mode in modes]
+    assert len({row["prediction_id"] for row in rows()}) == 2
+
+
+def test_a_used_hook_instance_with_other_content_is_a_conflict_in_either_mode(
+    settings: Settings, registry: Registry, changed: Changed, rows: Rows
+) -> None:
+    request = changed({})
+    other = {**request, "fhirServer": "https://other.example/fhir"}
+    for mode in ("live", "silent"):
+        with service(settings.model_copy(update={"mode": mode}), registry) as client:
+            assert client.post(URL, json=request).status_code == 200
+            assert client.post(URL, json=other).status_code == 409
+    assert len(rows()) == 2
+
+
 # ---- what card and page state ---------------------------------------------------------------
 
 
@@ -255,7 +288,8 @@ def test_card_and_page_state_what_the_site_put_on_record(
     engine = open_database(settings)
     history = read_history(engine)
     owner = "Overlæge <b>A.</b> [Berg](http://x) *"
-    made = Record(package.id, "1.0.0", "p", "ce-marked", "deployer", owner, "w", datetime.now(UTC))
+    about = version_of(package)[:3]
+    made = Record(*about, "p", "ce-marked", "deployer", owner, "w", datetime.now(UTC))
     add_record(engine, made, after=history)
     engine.dispose()
     with in_state(settings, registry, "silent", "live") as client:
@@ -324,7 +358,38 @@ def test_a_silent_version_is_computed_beside_the_live_one_and_not_shown(
     assert risks[0] == risks[1]
 
 
-@pytest.mark.parametrize("error", [PreconditionFailed("lacking"), ZeroDivisionError("unforeseen")])
+def test_a_silent_version_put_here_after_the_start_leaves_the_process_ready(
+    settings: Settings, both: Registry, registry: Registry
+) -> None:
+    """A warning until the process is started again; a live one is a reason not to be ready."""
+    newer = both.find(NAME, "1.1.0")
+    decided(settings, newer, "silent")
+    with service(settings, registry) as client:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+        told = f"{NAME}@1.1.0 is silent, but this process has not loaded it"
+        assert answer.json()["warnings"] == [told]
+    decided(settings, newer, "paused")
+    with service(settings, registry) as client:
+        assert client.get("/readyz").status_code == 503
+
+
+def test_withdrawn_while_other_files_lie_here_it_stops_where_it_runs(
+    settings: Settings, package: Package, changed: Changed
+) -> None:
+    """The running process has the files from before: it says so and its alarms stand."""
+    before = dataclasses.replace(package, checksum="before")
+    decided(settings, before, "silent", "live")
+    with service(settings, Registry({reference(before): before}, {})) as client:
+        assert len(cards(client, changed({}))) == 1
+        done = typed(settings, "models", "withdraw", NAME, "--who", "W", "--why", "wrong")
+        assert done.exit_code == 0, done.output
+        alarm, said = cards(client, changed({"prefetch/vitals": DANGEROUS}))
+        assert alarm["summary"].startswith("Kontrollér måling og tilstand nu")
+        assert "taget ud af brug siden" in said["summary"]
+
+
+@pytest.mark.parametrize("error", [PreconditionFailed("lacking"), ZeroDivisionError("her value")])
 def test_a_shadow_that_fails_costs_the_live_answer_nothing(
     settings: Settings,
     both: Registry,
@@ -345,7 +410,10 @@ def test_a_shadow_that_fails_costs_the_live_answer_nothing(
         assert len(cards(client, changed({}))) == 1
         assert client.app.state.service.shadows.failed == 1  # type: ignore[attr-defined]
         printed = capsys.readouterr().out
-    assert "shadow failed" in printed or "unforeseen" in printed
+    (event,) = [line for line in printed.splitlines() if "shadow failed" in line]
+    assert type(error).__name__ in event
+    assert all(word in event for word in (NAME, "1.1.0", "so_far"))
+    assert str(error) not in printed
     assert [row["model_version"] for row in rows()] == ["1.0.0"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from structlog.testing import capture_logs
 
 from cds_service.app import create_app
 from cds_service.settings import Settings
@@ -316,6 +317,52 @@ def test_a_card_is_shown_once_for_an_assessment(everything: TestClient, rows: Ro
     second = ask(everything, "crc-surgery", request("crc-surgery", HIGH, later_s=DAY_S))
     assert (len(first), second) == (1, [])
     assert [row["returned"] for row in rows()] == ["card", "shown-before"]
+
+
+def _far_from_usual(resources: list[Resource]) -> None:
+    """The newest haemoglobin is 90 mmol/L, which cannot be; the risk stays in its bands."""
+    found = [r for r in resources if "NPU02319" in json.dumps(r.get("code"))]
+    max(found, key=_begun)["valueQuantity"]["value"] = 90
+
+
+def test_an_alarm_in_silent_mode_is_no_risk_shown_before(
+    settings: Settings, everything: TestClient, rows: Rows
+) -> None:
+    """Nobody saw the risk while the site was silent; in live mode it is shown, once."""
+    registry = Registry({"crc-surgery": served("crc-surgery")}, {})
+    with TestClient(create_app(settings.model_copy(update={"mode": "silent"}), registry)) as silent:
+        body = request("crc-surgery", HIGH, change=_far_from_usual)
+        (alarm,) = ask(silent, "crc-surgery", body)
+    assert alarm["summary"].startswith("Kontrollér måling og tilstand nu")
+    (risk,) = ask(everything, "crc-surgery", request("crc-surgery", HIGH, later_s=3600.0))
+    assert "Død inden 90 dage" in risk["summary"]
+    assert ask(everything, "crc-surgery", request("crc-surgery", HIGH, later_s=7200.0)) == []
+    said = [(row["mode"], row["returned"]) for row in rows()]
+    assert said == [("silent", "card"), ("live", "card"), ("live", "shown-before")]
+
+
+def test_an_alarm_between_does_not_bring_a_known_risk_again(
+    everything: TestClient, rows: Rows
+) -> None:
+    """The alarm is shown alone; it takes nothing from what was shown before it."""
+    assert len(ask(everything, "crc-surgery", request("crc-surgery", HIGH))) == 1
+    body = request("crc-surgery", HIGH, later_s=3600.0, change=_far_from_usual)
+    alarms = ask(everything, "crc-surgery", body)
+    assert ["Kontrollér" in alarm["summary"] for alarm in alarms] == [True]
+    assert ask(everything, "crc-surgery", request("crc-surgery", HIGH, later_s=7200.0)) == []
+    assert [row["returned"] for row in rows()] == ["card", "card", "shown-before"]
+
+
+def test_the_log_line_of_a_repeated_call_counts_what_was_sent(everything: TestClient) -> None:
+    """Asked anew it would be known by now; the stored card left, and the line says so."""
+    first = request("crc-surgery", HIGH)
+    sent = ask(everything, "crc-surgery", first)
+    ask(everything, "crc-surgery", request("crc-surgery", HIGH, change=_far_from_usual))
+    with capture_logs() as lines:
+        assert ask(everything, "crc-surgery", first) == sent
+    (line,) = [line for line in lines if line["event"] == "answered"]
+    said = {name: line[name] for name in ("status", "returned", "cards", "replayed")}
+    assert said == {"status": "scored", "returned": "card", "cards": 1, "replayed": True}
 
 
 def test_a_card_is_shown_again_where_a_band_has_changed(everything: TestClient, rows: Rows) -> None:

@@ -5,9 +5,15 @@ FHIR R4 calls Quantity.comparator a modifier: the actual value is less, or great
 
 import math
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fhir_adapters.features.bounds import UNKNOWN
+from fhir_adapters.features.bounds import UNKNOWN, ends_of, ends_of_fact, tried
+from fhir_adapters.features.language import FeatureSpec, Text
+from fhir_adapters.features.recipes import RECIPES, Selection
+from fhir_adapters.record import Fact
 from tests.spec.drawn import it, row, value
 
 CRP = """
@@ -179,3 +185,180 @@ def test_many_bounds_of_a_month_do_not_hide_the_newest_value() -> None:
     assert it(table, f'recipe = "last"\n{month}') == 12.0
     assert it(table, f'recipe = "median"\n{month}') == "missing"
     assert it(table, f'recipe = "count"\n{month}') == 10.0
+
+
+# ---- a comparator without a meaning -------------------------------------------------------------
+
+UNREADABLE = """
+    Observation | weight | 2026-11-10 08:00 | 80 kg
+    Observation | weight | 2026-11-12 08:00 | ~83 kg
+    Observation | weight | 2026-11-14 08:00 | ~82 kg
+    Observation | weight | 2026-11-16 08:00 | 81 kg
+    Observation | weight | 2026-11-18 08:00 | 84 kg
+"""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "answer"),
+    [
+        ("slope", "missing"),
+        ("mean", "missing"),
+        ("median", "missing"),
+        ("max", "missing"),
+        ("change", 3.0),
+        ("gain", 4.0),
+        ("gain_percent", 5.0),
+        ("last", 84.0),
+        ("count", 5.0),
+        ("any", 1.0),
+        ("days_since", 3 + 4 / 24),
+    ],
+)
+def test_a_number_without_meaning_leaves_what_rests_on_others(
+    recipe: str, answer: float | str
+) -> None:
+    """A comparator FHIR R4 does not have: no feature fails, and only what it can change is gone."""
+    month = 'of = ["weight"]\nwindow = ["as_of - 4 w", "as_of"]\nmin_count = 2'
+    assert it(UNREADABLE, f'recipe = "{recipe}"\n{month}') == (
+        answer if isinstance(answer, str) else pytest.approx(answer)
+    )
+
+
+# ---- bounds among what is usual -----------------------------------------------------------------
+
+USUAL = """
+    Observation | saturation | 2026-11-01 08:00 | 90 %
+    Observation | saturation | 2026-11-02 08:00 | 91 %
+    Observation | saturation | 2026-11-03 08:00 | 92 %
+    Observation | saturation | 2026-11-20 08:00 | 90 %
+"""
+OWN = """
+of = ["spo2"]
+window = ["as_of - 8 d", "as_of"]
+baseline = ["as_of - 12 w", "as_of - 8 d"]
+min_count = 3
+floor_sd = 1
+"""
+
+
+def test_what_is_usual_is_unknown_where_most_of_it_was_below_what_can_be_measured() -> None:
+    """Six of nine below 70: usual is below 70, not 91, and 90 is far above it."""
+    six = [
+        f"Observation | saturation | 2026-11-0{day} 0{hour}:00 | <70 %"
+        for day in (4, 5, 6)
+        for hour in (7, 8)
+    ]
+    found = row(
+        "\n".join([*USUAL.splitlines(), *six]),
+        f'[usual]\nrecipe = "baseline_median"{OWN}[far]\nrecipe = "delta_to_baseline"{OWN}',
+    )
+    for name in ("usual", "far"):
+        assert found.values[name].value is None
+        assert found.values[name].reason == "outside the measuring range: < 70 %"
+    assert found.bounds["usual"] == (50.0, math.nextafter(70.0, 0.0))
+    assert (found.at_worst("far", ">") or 0.0) > 0.0
+
+
+def test_one_bound_among_what_is_usual_changes_nothing_it_cannot_change() -> None:
+    """90, 91, 92, 91 and below 70: the usual is 91 and its spread the floor, whatever it was."""
+    table = f"""{USUAL}
+    Observation | saturation | 2026-11-04 08:00 | 91 %
+    Observation | saturation | 2026-11-05 08:00 | <70 %
+    """
+    assert it(table, f'recipe = "baseline_median"{OWN}') == 91.0
+    assert it(table, f'recipe = "delta_to_baseline"{OWN}') == pytest.approx(-1 / 1.4826)
+
+
+# ---- the ends hold for all a feature can be -----------------------------------------------------
+
+
+def test_the_ends_of_many_bounds_in_both_directions_hold() -> None:
+    """CRP three times below 100, twice above 100; what can be is 0.3 to 600 mg/L."""
+    table = "\n".join(
+        f"Observation | CRP | 2026-11-{day} 08:00 | {stated} mg/L"
+        for day, stated in zip(range(10, 15), ["<100"] * 3 + [">100"] * 2, strict=True)
+    )
+    month = 'of = ["crp"]\nwindow = ["as_of - 4 w", "as_of"]'
+    found = row(table, f'[mean]\nrecipe = "mean"\n{month}\n[slope]\nrecipe = "slope"\n{month}')
+    assert found.at_worst("mean", ">") == pytest.approx((3 * 0.3 + 2 * 100) / 5)
+    assert found.at_worst("mean", "<") == pytest.approx((3 * 100 + 2 * 600) / 5)
+    # Days -2 to 2, whose squares sum to 10: 0.3 on the first two, 600 on the last two; a week.
+    assert found.at_worst("slope", "<") == pytest.approx(((2 * 600 + 600) - (2 + 1) * 0.3) / 10 * 7)
+
+
+BY_VALUE = (
+    "baseline_median",
+    "change",
+    "delta_to_baseline",
+    "first",
+    "gain",
+    "gain_percent",
+    "last",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "slope",
+    "sum_scores",
+)
+NUMBERS = st.one_of(st.integers(1, 800), st.floats(1.0, 800.0))
+DRAWN = st.lists(
+    st.tuples(st.sampled_from(["", "<", "<=", ">", ">=", "~"]), NUMBERS, st.floats(0.0, 1.0)),
+    max_size=9,
+)
+
+
+@pytest.mark.parametrize("recipe", BY_VALUE)
+@settings(max_examples=60)
+@given(current=DRAWN, usual=DRAWN)
+def test_the_ends_hold_for_all_that_the_bounds_allow(
+    recipe: str, current: list[tuple[str, float, float]], usual: list[tuple[str, float, float]]
+) -> None:
+    """Any number the bounds allow gives an answer between the ends, and the answer, where one."""
+    spec = FeatureSpec(
+        name="it",
+        recipe=recipe,
+        label=Text(da="x", en="x"),
+        of=["crp"],
+        baseline=["as_of - 12 w", "as_of - 8 d"],
+        floor_sd=2.0,
+    )
+    stated = Selection(_stated(current), _stated(usual), True, 0, 0.0, 9e6, 9e6)
+    within = msgspec.structs.replace(
+        stated,
+        facts=_anywhere(stated.facts, current),
+        baseline=_anywhere(stated.baseline, usual),
+    )
+    actual = RECIPES[recipe](within, spec)
+    found = [None if one is None else one.value for one in tried(stated, spec)]
+    if actual is None:
+        assert None in found or ends_of(found) == UNKNOWN
+        return
+    low, high = ends_of(found)
+    room = 1e-9 * max(1.0, abs(actual.value))
+    assert low - room <= actual.value <= high + room
+
+
+def _stated(drawn: list[tuple[str, float, float]]) -> list[Fact]:
+    return [
+        Fact(
+            "crp",
+            start=day * 86400.0,
+            value=None if comparator == "~" else float(number),
+            bound=comparator,
+            status="bound" if comparator else "ok",
+        )
+        for day, (comparator, number, _) in enumerate(drawn)
+    ]
+
+
+def _anywhere(facts: list[Fact], drawn: list[tuple[str, float, float]]) -> list[Fact]:
+    """The facts with each bound at some number it allows; one without a meaning may be any."""
+    found = []
+    for fact, (_, number, share) in zip(facts, drawn, strict=True):
+        low, high = sorted(ends_of_fact(fact))
+        low, high = (low, high) if math.isfinite(low) else (-1000.0, 1000.0)
+        if fact.status == "bound":
+            number = min(high, max(low, low + share * (high - low)))
+        found.append(msgspec.structs.replace(fact, value=float(number), status="ok"))
+    return found

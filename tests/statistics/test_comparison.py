@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -225,3 +226,40 @@ def test_a_comparison_on_few_is_hidden(tmp_path: Path) -> None:
     document = json.loads((out / "report.json").read_text(encoding="utf-8"))
     hidden = [one for one in document["statistics"] if one["name"] == "auroc_of_points"]
     assert [(one["n"], one["events"]) for one in hidden] == [(None, None)]
+
+
+@pytest.mark.parametrize(("with_event", "without"), [(1, 2), (1, 60), (60, 3), (0, 4)])
+def test_the_few_without_a_score_cannot_be_counted(
+    tmp_path: Path, with_event: int, without: int
+) -> None:
+    """The rows under the share counted those with the score: everybody less those was a few."""
+    out = written(lacking(with_event, without), OR_DEATH, tmp_path)
+    rows = rows_of_comparison(out)
+    assert all((one["n"], one["events"]) == (None, None) for one in rows)
+    assert all(one["value"] is not None for one in rows if one["name"] != "share_with_points")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "not shown: fewer than 5 are left out" in page
+
+
+def test_counts_stand_where_everybody_or_enough_lack_the_score(tmp_path: Path) -> None:
+    for number, (with_event, without) in enumerate([(0, 0), (0, 60), (30, 60)]):
+        rows = rows_of_comparison(
+            written(lacking(with_event, without), RISKS, tmp_path / f"{number}")
+        )
+        assert all(one["n"] is not None for one in rows)
+
+
+def lacking(with_event: int, without: int) -> pd.DataFrame:
+    """Predictions of which so many with, and without, the outcome lack the score."""
+    frame = predictions()
+    frame["score:points"] = frame["score:points"].fillna(0.0)
+    frame["score-risk:points"] = frame["score-risk:points"].fillna(0.2)
+    event = frame["state"] == "event"
+    gone = [*frame.index[event][:with_event], *frame.index[~event][:without]]
+    frame.loc[gone, ["score:points", "score-risk:points"]] = np.nan
+    return frame
+
+
+def rows_of_comparison(out: Path) -> list[dict[str, Any]]:
+    document = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return [one for one in document["statistics"] if one["name"].endswith("_points")]

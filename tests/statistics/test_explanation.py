@@ -22,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cds_service.cards import SMALLEST_SHOWN, shown_contributions
+from cds_service.cards import shown_contributions
 from cds_service.cli.scoring import score_one
+from cds_service.findings import SMALLEST_SHOWN
 from cds_service.server import DEMO_PATIENT
 from cds_service.settings import Settings
 from cds_service.texts import TEXTS

@@ -1,4 +1,7 @@
-"""Alembic's entry: runs migrations on the engine that `cds_service.db.migrate` hands over."""
+"""Alembic's entry: runs migrations on the engine that `cds_service.db.migrate` hands over.
+
+All of them, or none: where one is refused, those before it are taken back too.
+"""
 
 from alembic import context
 
@@ -7,6 +10,8 @@ from cds_service.db.tables import metadata
 engine = context.config.attributes["engine"]
 
 with engine.connect() as connection:
+    if engine.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN")  # Python's driver begins before rows, not before tables
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from cds_service.cards import Card, Setting, make_cards
+from cds_service.assess import MODEL_FAILED
+from cds_service.cards import Card, make_cards
+from cds_service.findings import Setting
 from fhir_adapters.clock import COPENHAGEN
 from fhir_adapters.features.language import Text
 from models.manifest import Manifest
@@ -14,6 +16,7 @@ from models.prediction import (
     Contribution,
     FeatureContribution,
     HeadPrediction,
+    HitRate,
     ModelRef,
     Prediction,
     ReferenceScore,
@@ -160,6 +163,27 @@ def test_a_card_says_that_its_hit_rate_is_unknown_here(
     assert ("ukendt her" in card["detail"]) or ("unknown here" in card["detail"])
 
 
+def test_every_outcome_shown_states_its_own_hit_rate(manifest: Manifest) -> None:
+    """Death was measured here, complications were not; a leak for context states none."""
+    rate = HitRate(
+        ppv=0.2293,
+        low=0.1911,
+        high=0.2724,
+        flagged=410,
+        from_="2026-01-01T08:00:00Z",
+        to="2026-06-30T08:00:00Z",
+        synthetic=False,
+    )
+    death = msgspec.structs.replace(head("death", 0.12), hit_rate=rate)
+    made = prediction(death, head("complication", 0.31), head("leak", 0.4))
+    card = only(make_cards(manifest, made, SETTING))
+    of_death, of_complication = card["detail"].split("### ")[1:]
+    assert "blev fulgt af hændelsen her: 23 % (19–28 %) af 410 kort" in of_death
+    assert "ukendt her" not in of_death
+    assert "følges af hændelsen: ukendt her." in of_complication
+    assert card["detail"].count("Hvor ofte et sådant kort") == 2
+
+
 def test_published_scores_stand_beside_the_model_or_say_what_they_lack(
     manifest: Manifest,
 ) -> None:
@@ -174,8 +198,79 @@ def test_published_scores_stand_beside_the_model_or_say_what_they_lack(
     card = only(make_cards(manifest, made, SETTING))
     assert (
         "**Kendte scorer:** LACE-indeks 11 af 19, høj; "
-        "NEWS2 kan ikke beregnes (mangler respirationsfrekvens)."
+        "NEWS2 kan ikke beregnes (mangler: respirationsfrekvens)."
     ) in card["detail"]
+
+
+def test_a_published_risk_says_of_what_it_is(manifest: Manifest) -> None:
+    """Death within a year is not the readmission it stands beside."""
+    score = ReferenceScore(
+        score="lace",
+        label="LACE-indeks",
+        version="v",
+        points=16,
+        most=19,
+        risk=0.304,
+        outcome="død inden for 30 dage",
+        band="høj",
+    )
+    made = msgspec.structs.replace(prediction(head("death", 0.12)), reference_scores=[score])
+    card = only(make_cards(manifest, made, SETTING))
+    assert (
+        "**Kendte scorer:** LACE-indeks 16 af 19, 30,4 % (død inden for 30 dage), høj."
+        in card["detail"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "risk", "said"),
+    [
+        (
+            SETTING,
+            0.123,
+            (
+                "**12 ud af 100** med samme oplysninger genindlægges akut inden for 30 dage; "
+                "i sammenligningsgruppen er det 4 ud af 100."
+            ),
+        ),
+        (
+            ENGLISH,
+            0.997,
+            (
+                "**More than 99 of 100** people with the same findings are acutely readmitted "
+                "within 30 days; in the comparison group it is 4 of 100."
+            ),
+        ),
+    ],
+)
+def test_a_risk_is_said_as_so_many_people_of_a_hundred(
+    manifest: Manifest, setting: Setting, risk: float, said: str
+) -> None:
+    """Beside the comparison group's, and in a word that fits the hospital and the home alike."""
+    card = only(make_cards(manifest, prediction(head("death", risk)), setting))
+    assert said in card["detail"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "danish", "english"),
+    [(2, " og 1 andet udfald.", " and 1 other outcome."),
+     (3, " og 2 andre udfald.", " and 2 other outcomes.")],
+)  # fmt: skip
+def test_outcomes_the_summary_has_no_room_for_are_counted(
+    manifest: Manifest, shown: int, danish: str, english: str
+) -> None:
+    """As outcomes: "and 2 more" could be anything."""
+    death = manifest.heads[0]
+    long = Text("Død inden for 90 dage efter operationen", "Death within 90 days of surgery")
+    heads = [
+        msgspec.structs.replace(death, id=name, title=long) for name in ("one", "two", "three")
+    ]
+    made = prediction(*(head(name, 0.3) for name in ("one", "two", "three")[:shown]))
+    several = msgspec.structs.replace(manifest, heads=heads)
+    for setting, said in ((SETTING, danish), (ENGLISH, english)):
+        summary = only(make_cards(several, made, setting))["summary"]
+        assert said in summary
+        assert len(summary) < 140
 
 
 # ---- safety rules ---------------------------------------------------------------------------
@@ -187,7 +282,7 @@ def test_a_safety_rule_has_a_card_of_its_own_before_the_model_s(manifest: Manife
     alarm, model = make_cards(manifest, prediction(head("death", 0.12), alarms=(usual,)), SETTING)
     assert alarm["summary"] == (
         "Iltmætning 86 % er på eller under grænsen på 88 % "
-        "(21.11.2026 kl. 08.05). Kontakt borgeren nu"
+        "(21.11.2026 kl. 08.05). Kontakt borgeren nu."
     )
     assert alarm["indicator"] == "critical"
     assert "uanset hvad modellen beregner" in alarm["detail"]
@@ -221,7 +316,7 @@ def test_a_rule_that_is_met_or_not_is_said_without_a_number(manifest: Manifest) 
         LOW_SPO2, label="Svær åndenød", value=1.0, limit="", own_limit=False
     )
     card = only(make_cards(manifest, prediction(alarms=(alarm,), status="not-eligible"), SETTING))
-    assert card["summary"] == "Svær åndenød (21.11.2026 kl. 08.05). Kontakt borgeren nu"
+    assert card["summary"] == "Svær åndenød 21.11.2026 kl. 08.05. Kontakt borgeren nu."
 
 
 def test_where_the_telemedicine_platform_alarms_itself_one_alarm_is_shown(
@@ -230,6 +325,57 @@ def test_where_the_telemedicine_platform_alarms_itself_one_alarm_is_shown(
     """The limit is the patient's own, which the platform knows: one card with both."""
     card = only(make_cards(manifest, prediction(head("death", 0.12), alarms=(LOW_SPO2,)), SETTING))
     assert card["indicator"] == "critical"
-    assert "patientens egen grænse på 88 %" in card["summary"]
+    assert "den personlige grænse på 88 %" in card["summary"]
     assert "### Modellen" in card["detail"]
     assert "| Død inden 90 dage | 12,0 % |" in card["detail"]
+
+
+def test_the_summary_of_an_alarm_says_what_to_do_as_far_as_it_holds(manifest: Manifest) -> None:
+    """Whole sentences of fewer than 140 characters; the detail has all of them."""
+    action = (
+        "Ring til borgeren nu. Ring 112 ved åndenød i hvile, der ikke lindres. "
+        "Start den aftalte plan."
+    )
+    alarm = msgspec.structs.replace(
+        LOW_SPO2, label="Svær åndenød, selvrapporteret", limit="", own_limit=False, action=action
+    )
+    card = only(make_cards(manifest, prediction(alarms=(alarm,), status="not-eligible"), SETTING))
+    assert card["summary"] == (
+        "Svær åndenød, selvrapporteret 21.11.2026 kl. 08.05. Ring til borgeren nu. "
+        "Ring 112 ved åndenød i hvile, der ikke lindres."
+    )
+    assert f"**{action}**" in card["detail"]
+    limit = msgspec.structs.replace(LOW_SPO2, own_limit=False, action=action)
+    card = only(make_cards(manifest, prediction(alarms=(limit,), status="not-eligible"), SETTING))
+    assert card["summary"].endswith("(21.11.2026 kl. 08.05). Ring til borgeren nu.")
+
+
+# ---- a model that fails ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (SETTING, "Prognosen kunne ikke beregnes: fejl i modellen"),
+        (ENGLISH, "the prognosis could not be computed: the model failed"),
+    ],
+)
+def test_a_model_that_failed_says_so_and_never_reads_as_low_risk(
+    manifest: Manifest, setting: Setting, said: str
+) -> None:
+    """A warning of its own kind, after the alarms; no number."""
+    made = prediction(alarms=(LOW_SPO2,), status="refused", reason=MODEL_FAILED)
+    made = msgspec.structs.replace(made, language=setting.language)
+    alarm, card = make_cards(manifest, made, setting)
+    assert alarm["indicator"] == "critical"
+    assert card["indicator"] == "warning"
+    assert said in card["summary"]
+    assert "%" not in card["summary"] + card["detail"]
+    assert ("kan være høj" in card["detail"]) or ("may be high" in card["detail"])
+    topics = {
+        only(make_cards(manifest, prediction(status="refused", reason=reason), SETTING))["source"][
+            "topic"
+        ]["code"]
+        for reason in ("paused", "retired", MODEL_FAILED)
+    }
+    assert len(topics) == 3

@@ -48,8 +48,7 @@ def history(*said: Said, recorded: Sequence[Version] = ()) -> History:
         for hour, (version, state) in enumerate(said)
     ]
     records = [
-        Record(v.model_id, v.version, "purpose", "ce-marked", "deployer", "owner", "who", START)
-        for v in recorded
+        Record(*v[:3], "purpose", "ce-marked", "deployer", "owner", "who", START) for v in recorded
     ]
     return History(decisions, records)
 
@@ -105,6 +104,34 @@ def test_live_in_the_demo_profile_is_not_live_outside_without_a_record() -> None
     assert states(ONE, after=history((ONE, "live")), demo=True) == ["live"]
 
 
+OTHER = ONE._replace(checksum="other files")
+"""Version 1 with other files under the same number."""
+
+
+def test_retired_files_stay_retired_whatever_is_decided_of_others_under_their_number() -> None:
+    """Put back, they are retired as before, and that is final."""
+    after = history((ONE, "live"), (ONE, "retired"), (OTHER, "silent"), recorded=[ONE])
+    (stand,) = stands_of([ONE], after, demo=False)
+    assert (stand.state, stand.since) == ("retired", START + timedelta(hours=1))
+    with pytest.raises(BadRequest, match="that is final"):
+        decide([stand], ONE, "silent", demo=False)
+
+
+def test_a_record_is_of_files_not_of_a_number() -> None:
+    """What was put on record of the files before does not let others under their number go live."""
+    after = history((ONE, "live"), (OTHER, "silent"), recorded=[ONE])
+    (stand,) = stands_of([OTHER], after, demo=False)
+    assert stand.record is None
+    with pytest.raises(BadRequest, match="varsel models record m@1"):
+        decide([stand], OTHER, "live", demo=False)
+
+
+def test_in_the_demo_a_bundled_version_is_not_live_while_one_that_is_not_here_is() -> None:
+    """Another process may have it; nobody decided that the bundled one comes back."""
+    bundled = ONE._replace(bundled=True)
+    assert states(bundled, after=history((TWO, "live")), demo=True) == ["candidate"]
+
+
 # ---- what may be decided --------------------------------------------------------------------
 
 
@@ -157,6 +184,23 @@ def test_a_second_silent_version_is_refused() -> None:
 def test_a_silent_version_beside_a_live_one_is_allowed() -> None:
     stands = stands_of([ONE, TWO], history((TWO, "live"), recorded=[TWO]), demo=False)
     assert decide(stands, ONE, "silent", demo=False) == [(ONE, "silent")]
+
+
+@pytest.mark.parametrize("held", ["live", "paused", "silent"])
+def test_a_version_whose_files_changed_keeps_its_place(held: State) -> None:
+    """Its files may be put back; so it is withdrawn first, or there would be two."""
+    after = history((ONE, held), (TWO, "silent"), recorded=[ONE, TWO])
+    wanted: State = "silent" if held == "silent" else "live"
+    start = stands_of([OTHER, TWO if wanted == "live" else THREE], after, demo=False)
+    with pytest.raises(BadRequest, match=rf"m@1 was {held} .*varsel models withdraw m@1"):
+        decide(start, start[1].version, wanted, demo=False)
+
+
+def test_of_two_in_front_one_can_be_paused() -> None:
+    """What stops a model is not refused because of another."""
+    after = history((ONE, "live"), (TWO, "live"), recorded=[ONE, TWO])
+    stands = stands_of([ONE, TWO], after, demo=False)
+    assert decide(stands, ONE, "paused", demo=False) == [(ONE, "paused")]
 
 
 def test_a_replaced_version_does_not_push_a_third_out_of_silence() -> None:
@@ -273,7 +317,21 @@ def test_what_the_site_recorded_goes_with_the_answer(package: Package) -> None:
     }
 
 
-@pytest.mark.parametrize("state", ["live", "silent", "paused"])
+def test_two_versions_in_front_are_a_fault(package: Package) -> None:
+    """However it came to be: the newest answers, and readiness says it."""
+    found = roster(package, ("1", "live"), ("2", "paused"))
+    both = f"{package.id}@1 is live and {package.id}@2 is paused"
+    assert found.faults == [f"{both}: one version of a model can be"]
+
+
+def test_a_silent_version_that_the_process_has_not_loaded_is_a_warning(package: Package) -> None:
+    """Nobody is shown less for it: the process goes on serving."""
+    found = roster(package, ("1", "live"), ("9", "silent"))
+    assert found.faults == []
+    assert found.warnings == [f"{package.id}@9 is silent, but this process has not loaded it"]
+
+
+@pytest.mark.parametrize("state", ["live", "paused"])
 def test_a_version_in_service_that_the_process_has_not_loaded_is_a_fault(
     package: Package, state: State
 ) -> None:

@@ -93,15 +93,48 @@ def test_down_to_the_first_release_keeps_the_log(engine: Engine) -> None:
     assert logged(engine, "prediction_id, state") == [("one", "live")]
 
 
-def test_down_is_refused_where_the_first_release_could_not_hold_the_log(engine: Engine) -> None:
-    """One call, answered before and after a pause: nothing is thrown away, the way out is named."""
+def contents(engine: Engine, *tables: str) -> dict[str, list[tuple[object, ...]]]:
+    """Every row of some tables."""
+    with engine.connect() as connection:
+        return {
+            table: [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table}"))]
+            for table in tables
+        }
+
+
+def test_hit_rates_come_and_go_and_leave_everything_else_as_it_is(engine: Engine) -> None:
+    """Up with predictions, decisions and records in place; down drops the hit rates alone."""
+    others = ("predictions", "model_states", "model_records")
+    upgrade(engine, "0002")
+    filled(engine, "predictions")
+    for table in ("model_states", "model_records"):
+        filled(engine, table, id="1")
+    before = contents(engine, *others)
     upgrade(engine)
-    for state in ("live", "paused"):
-        filled(engine, "predictions", prediction_id=state, state=state)
+    check_revision(engine)
+    assert contents(engine, *others, "model_hit_rates") == {**before, "model_hit_rates": []}
+    filled(engine, "model_hit_rates", id="1")
+    downgrade(engine, "0002")
+    assert set(inspect(engine).get_table_names()) == {"alembic_version", *others}
+    assert contents(engine, *others) == before
+    upgrade(engine)
+    assert contents(engine, *others, "model_hit_rates") == {**before, "model_hit_rates": []}
+
+
+@pytest.mark.parametrize("name", ["mode", "state"])
+def test_down_is_refused_where_the_first_release_could_not_hold_the_log(
+    engine: Engine, name: str
+) -> None:
+    """One call, answered in two states or modes: nothing is thrown away, the way out is named."""
+    upgrade(engine)
+    for value in ("live", "other"):
+        filled(engine, "predictions", **{"prediction_id": value, name: value})
+    filled(engine, "model_hit_rates", id="1")
     with pytest.raises(RuntimeError, match="restore a backup"):
         downgrade(engine, "0001")
     check_revision(engine)
-    assert logged(engine, "prediction_id, state") == [("live", "live"), ("paused", "paused")]
+    assert logged(engine, f"prediction_id, {name}") == [("live", "live"), ("other", "other")]
+    assert len(contents(engine, "model_hit_rates")["model_hit_rates"]) == 1
 
 
 def test_down_and_up_again(engine: Engine) -> None:

@@ -68,7 +68,8 @@ def test_a_row_that_fails_does_not_take_others_with_it(engine: Engine) -> None:
         log.store(row()),
     )
     with log:
-        assert good.result(10) == also_good.result(10) == Stored("{}", replayed=False)
+        stored = Stored("{}", "scored", "card", replayed=False)
+        assert good.result(10) == also_good.result(10) == stored
         for future in (nameless, unwritable):
             with pytest.raises(NotDurable) as refused:
                 future.result(10)
@@ -94,7 +95,7 @@ def test_a_call_that_was_given_up_leaves_no_row_and_the_writer_alive(engine: Eng
 def test_the_same_call_again_finds_the_first_answer(engine: Engine, together: bool) -> None:
     """In the same commit or in a later one; other content is a conflict, not a second row."""
     first = row(response="first")
-    same = first | {"response": "second"}
+    same = first | {"response": "second", "returned": "shown-before"}
     other = first | {"content_digest": "other"}
     log = PredictionLog(engine)
     waiting: list[Future[Stored]] = []
@@ -104,24 +105,46 @@ def test_the_same_call_again_finds_the_first_answer(engine: Engine, together: bo
         for call in (first, same, other) if not together else ():
             waiting.append(log.store(call))
             waiting[-1].exception(10)
-        assert waiting[0].result(10) == Stored("first", replayed=False)
-        assert waiting[1].result(10) == Stored("first", replayed=True)
+        assert waiting[0].result(10) == Stored("first", "scored", "card", replayed=False)
+        assert waiting[1].result(10) == Stored("first", "scored", "card", replayed=True)
         with pytest.raises(AlreadyUsed) as conflict:
             waiting[2].result(10)
     assert conflict.value.field == "hookInstance"
 
 
-CALL = ("organisation", "service", "hook", "hook_instance", "package_checksum", "state")
+CALL = ("organisation", "service", "hook", "hook_instance", "package_checksum", "state", "mode")
 
 
 @pytest.mark.parametrize("column", CALL)
 def test_a_call_is_another_when_one_of_its_names_differs(engine: Engine, column: str) -> None:
-    """Organisation, service, hook and hookInstance; and which version answered, in which state."""
+    """Organisation, service, hook, hookInstance; and the version, state and mode that answered."""
     first = row()
     second = first | {column: "another", "prediction_id": str(uuid.uuid4())}
     with PredictionLog(engine) as log:
         for call in (first, second):
             assert not log.store(call).result(10).replayed
+
+
+def test_the_newest_card_that_showed_a_risk_is_found(engine: Engine) -> None:
+    """Of the same patient's same assessment in the same mode; rows with alarms alone are passed."""
+    at = {"index_time": NOW}
+    rows = [
+        row(**at, document="older risk", computed_at=NOW.replace(hour=1)),
+        row(**at, document="risk", computed_at=NOW.replace(hour=2)),
+        row(**at, document="alarm", computed_at=NOW.replace(hour=3)),
+        row(**at, document="silent risk", mode="silent"),
+        row(**at, document="risk below", returned="below-threshold"),
+        row(**at, document="risk of another", patient_pseudonym="another"),
+    ]
+    asked = row(**at)
+    with PredictionLog(engine) as log:
+        assert log.last_shown(asked, lambda document: "risk" in document) is None
+        for one in rows:
+            log.store(one).result(10)
+        assert log.last_shown(asked, lambda document: "risk" in document) == "risk"
+        assert log.last_shown(asked, lambda _: False) is None
+        silent = asked | {"mode": "silent"}
+        assert log.last_shown(silent, lambda document: "risk" in document) == "silent risk"
 
 
 def test_what_waits_is_committed_before_the_end(engine: Engine) -> None:
@@ -158,6 +181,9 @@ def test_a_log_that_cannot_be_read_says_so(tmp_path: Path) -> None:
         log.ping()
     with pytest.raises(LogUnavailable, match="cannot be read") as refused:
         log.read("secret-id")
+    assert "secret-id" not in str(refused.value)
+    with pytest.raises(LogUnavailable, match="cannot be read") as refused:
+        log.last_shown(row(index_time=NOW, patient_pseudonym="secret-id"), lambda _: True)
     assert "secret-id" not in str(refused.value)
     engine.dispose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import uuid
 
 import pytest
@@ -41,8 +42,9 @@ def test_a_prediction_id_is_a_uuid_made_from_the_call() -> None:
     assert made.variant == uuid.RFC_4122
     assert PRIVACY.prediction_id(*call) == str(made)
     assert PRIVACY.prediction_id("other", *call[1:]) != str(made)
-    answered = {PRIVACY.prediction_id(*call, f, s) for f in ("a", "b") for s in ("live", "paused")}
-    assert len(answered) == 4  # other files, or another state, make another prediction
+    answering = itertools.product(("a", "b"), ("live", "paused"), ("live", "silent"))
+    # other files, another state or another mode make another prediction
+    assert len({PRIVACY.prediction_id(*call, *parts) for parts in answering}) == 8
 
 
 def test_content_is_told_apart_by_where_its_parts_end() -> None:

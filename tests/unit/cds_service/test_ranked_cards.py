@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cds_service.assess import said_of
-from cds_service.cards import LONGEST_SUMMARY, Setting, say
+from cds_service.cards import LONGEST_SUMMARY
+from cds_service.findings import Setting, say_findings, specs_of
 from cds_service.ranked_cards import Way, every_card, shown_classes
 from cds_service.sources import with_sources
 from fhir_adapters.clock import COPENHAGEN
@@ -88,13 +89,13 @@ def test_the_card_a_physician_reads() -> None:
     )
     assert card["indicator"] == "info"
     lines = card["detail"].splitlines()
-    assert lines[0] == "**46 ud af 100** patienter med samme oplysninger genindlægges ikke."
+    assert lines[0] == "**46 ud af 100** med samme oplysninger genindlægges ikke."
     assert "| 2 | genindlæggelse efter 30 dage | 31 % |" in lines
     assert "| | Øvrige | 23 % |" in lines
     assert "**Taler for »ingen genindlæggelse«**" in lines
     assert (
         "- Tidligere kontakter: 2 indlæggelser på 12 mdr., senest 20.11.2026; "
-        "Akutte besøg seneste 12 mdr.: mangler"
+        "mangler: akutte besøg seneste 12 mdr."
     ) in lines
     assert "- Medicin: Lægemidler givet 2 (20.11.2026)" in lines
     assert "%-point" not in card["detail"]
@@ -104,10 +105,10 @@ def test_a_yes_or_no_without_a_phrase_of_its_own_is_said_as_such() -> None:
     """A manifest written by hand need hold no phrases."""
     person = argument("person", "for", "for")
     insulin = msgspec.structs.replace(argument("medicines", "for", "for").features[1], value=1.0)
-    specs = {spec.name: spec for spec in manifest().features}
-    assert say(insulin, specs, DANISH) == "Insulin: ja (20.11.2026)"
+    specs = specs_of(manifest())
+    assert say_findings([insulin], specs, DANISH) == ["Insulin: ja (20.11.2026)"]
     male = msgspec.structs.replace(person.features[1], value=0.0, time=None)
-    assert say(male, specs, ENGLISH) == "Mand: no"
+    assert say_findings([male], specs, ENGLISH) == ["Mand: no"]
 
 
 def test_where_nothing_speaks_either_way_the_card_says_so() -> None:

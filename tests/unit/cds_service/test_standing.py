@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 
+from cds_service.assess import MODEL_FAILED
 from cds_service.standing import said_standing
 from cds_service.texts import TEXTS
 from cds_service.wording import plain
@@ -75,7 +76,8 @@ def test_every_state_and_route_has_words(language: str) -> None:
     texts = TEXTS[language]
     assert set(texts.states) == set(get_args(State))
     assert set(texts.routes) == set(get_args(RegulatoryRoute))
-    assert set(texts.stopped_summary) == set(texts.stopped_detail) == {"paused", "retired"}
+    stopped = {"paused", "retired", MODEL_FAILED}
+    assert set(texts.stopped_summary) == set(texts.stopped_detail) == stopped
     assert get_args(AiActRole) == ("provider", "deployer")
 
 

@@ -22,9 +22,10 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from cds_service.app import create_app
-from cds_service.cards import Setting, say_uncertainty, shown_interval
+from cds_service.cards import say_uncertainty, shown_interval
 from cds_service.cli import app
 from cds_service.errors import SetupError
+from cds_service.findings import Setting
 from cds_service.model_card import model_card
 from cds_service.settings import Settings
 from cds_service.terminal import terminal_card
@@ -434,12 +435,12 @@ def test_card_page_and_terminal_show_how_sure_the_model_is(
     assert sure is not None
     assert head.interval == sure.interval_at(head.risk)
     shown = shown_interval(head.interval)
-    assert f"\n\nModelusikkerhed {shown} %.\n\n" in found.card["detail"]
-    assert f">Modelusikkerhed {shown} %<" in found.page
+    assert f"\n\nModelusikkerhed: {shown} % (så meget varierer tallet" in found.card["detail"]
+    assert f">Modelusikkerhed: {shown} % (så meget varierer tallet" in found.page
     printed = terminal_card(made.manifest, found.logged, Setting("da", COPENHAGEN, None))
     assert f" % [{shown}]   " in printed
     english = Setting("en", COPENHAGEN, None)
-    assert say_uncertainty(head.interval, english) == f"Model uncertainty {shown} %"
+    assert say_uncertainty(head.interval, english).startswith(f"Model uncertainty: {shown} % (")
 
 
 def test_of_a_package_that_does_not_know_nothing_is_said(
@@ -458,15 +459,15 @@ def test_of_a_package_that_does_not_know_nothing_is_said(
 @pytest.mark.parametrize(
     ("interval", "shown"),
     [
-        ((0.2134, 0.3391), "21-34"),
-        ((0.0355, 0.0391), "3-4"),
-        ((0.29, 0.57), "29-57"),
-        ((0.9951, 0.9999), "99-100"),
-        ((0.0004, 0.0031), "0-1"),
+        ((0.2134, 0.3391), "21–34"),
+        ((0.0355, 0.0391), "3–4"),
+        ((0.29, 0.57), "29–57"),
+        ((0.9951, 0.9999), "99–100"),
+        ((0.0004, 0.0031), "0–1"),
     ],
 )
 def test_the_shown_interval_is_rounded_outwards(interval: tuple[float, float], shown: str) -> None:
-    """So that a risk of 3,6 % does not stand beside 4-4."""
+    """So that a risk of 3,6 % does not stand beside 4–4."""
     assert shown_interval(interval) == shown
 
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cds_service.wording import day_in_words, number, plain, printable, rounded_to_sum
+from cds_service.wording import (
+    day_in_words,
+    number,
+    of_hundred,
+    plain,
+    printable,
+    rounded_to_sum,
+    sentences,
+    uncapital,
+)
 from fhir_adapters.clock import COPENHAGEN
 
 
@@ -75,3 +84,52 @@ def test_days_are_said_with_their_month_in_words(moment: str, danish: str, engli
     """In the site's zone: half past eleven in the evening, UTC, is the next day in Denmark."""
     assert day_in_words(moment, COPENHAGEN, "da") == danish
     assert day_in_words(moment, COPENHAGEN, "en") == english
+
+
+@pytest.mark.parametrize(
+    ("risk", "danish", "english"),
+    [
+        (0.0, "færre end 1", "fewer than 1"),
+        (0.0049, "færre end 1", "fewer than 1"),
+        (0.0051, "1", "1"),
+        (0.735, "74", "74"),
+        (0.994, "99", "99"),
+        (0.996, "flere end 99", "more than 99"),
+        (1.0, "flere end 99", "more than 99"),
+    ],
+)
+def test_a_risk_is_so_many_of_a_hundred_and_never_none_or_all(
+    risk: float, danish: str, english: str
+) -> None:
+    """Nobody is told that it cannot happen, or that it must."""
+    assert of_hundred(risk, "da") == danish
+    assert of_hundred(risk, "en") == english
+
+
+@pytest.mark.parametrize(
+    ("label", "inside"),
+    [
+        ("Iltmætning", "iltmætning"),
+        ("Åndenød, ændring siden sidst", "åndenød, ændring siden sidst"),
+        ("Skrøbelighed (CFS)", "skrøbelighed (CFS)"),
+        ("Clinical Frailty Scale", "Clinical Frailty Scale"),
+        ("Charlson-indeks (Quan 2011)", "Charlson-indeks (Quan 2011)"),
+        ("NT-proBNP", "NT-proBNP"),
+        ("HbA1c", "HbA1c"),
+        ("eGFR", "eGFR"),
+        ("CRP", "CRP"),
+        ("", ""),
+    ],
+)
+def test_a_label_inside_a_sentence_keeps_only_a_name_s_capital(label: str, inside: str) -> None:
+    assert uncapital(label) == inside
+
+
+def test_a_text_is_cut_between_sentences_only() -> None:
+    """A stop before a small letter or a number ends none."""
+    text = "Ring til borgeren nu. Ring 112 ved f.eks. åndenød kl. 8.30. Start planen."
+    assert sentences(text) == [
+        "Ring til borgeren nu.",
+        "Ring 112 ved f.eks. åndenød kl. 8.30.",
+        "Start planen.",
+    ]

@@ -12,7 +12,14 @@ import pytest
 import xgboost as xgb
 from numpy.typing import NDArray
 
-from models.boosters import BINARY, best_rounds_only, facts_of, read_booster, read_servable
+from models.boosters import (
+    BINARY,
+    best_rounds_only,
+    facts_of,
+    read_booster,
+    read_servable,
+    try_booster,
+)
 from models.trees import Trees
 
 Floats = NDArray[np.float64]
@@ -156,6 +163,26 @@ def test_what_is_no_booster_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"neither UBJSON nor JSON|not a booster"):
         read_booster(path)
+
+
+def test_a_booster_that_holds_is_tried_without_a_word(tmp_path: Path) -> None:
+    """Also one of a kind that is refused later, with a better reason."""
+    try_booster(saved(tmp_path, trained()))
+    try_booster(saved(tmp_path, trained(booster="gblinear")))
+
+
+def test_a_booster_that_ends_its_reader_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever way the process that tried it ended: by a signal, or not in time."""
+    path = saved(tmp_path, trained())
+    monkeypatch.setattr("models.boosters._TRY", "import os; os.abort()")
+    with pytest.raises(ValueError, match=r"damaged: reading it ended the process that tried it"):
+        try_booster(path)
+    monkeypatch.setattr("models.boosters._TRY", "import time; time.sleep(60)")
+    monkeypatch.setattr("models.boosters.TRY_SECONDS", 0.2)
+    with pytest.raises(ValueError, match=r"damaged: not read within 0\.2 seconds"):
+        try_booster(path)
 
 
 def test_rounds_after_the_best_are_cut_as_the_scikit_learn_interface_does(tmp_path: Path) -> None:

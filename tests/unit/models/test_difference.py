@@ -113,7 +113,7 @@ def test_changes_of_words_are_shown(copy: Path) -> None:
     )
     limit = '[[known_limits]]\nda = "x"\nen = "y"\n\n'
     replace(copy, EVALUATION, ("[[known_limits]]", f"{limit}[[known_limits]]"))
-    (copy / "notes.md").write_text("new")
+    (copy / "examples" / "05.json").write_bytes((copy / "examples" / "01.json").read_bytes())
     write_checksums(copy)
     found = difference(BUNDLED / NAME, copy)
     assert [(c.path, c.before, c.after) for c in found.manifest] == [
@@ -122,11 +122,11 @@ def test_changes_of_words_are_shown(copy: Path) -> None:
         ("heads.readmission.threshold", 0.2, 0.25),
     ]
     assert [change.path for change in found.evaluation] == ["known_limits"]
-    assert found.files.added == ["notes.md"]
+    assert found.files.added == ["examples/05.json"]
     assert found.files.changed == [EVALUATION, "manifest.toml"]
     text = difference_text(found)
     assert "heads.readmission.threshold: 0.2 -> 0.25" in text
-    assert "notes.md: added" in text
+    assert "examples/05.json: added" in text
 
 
 def test_features_that_came_and_went_are_named() -> None:

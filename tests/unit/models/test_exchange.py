@@ -7,6 +7,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import shutil
 import tempfile
 import zipfile
@@ -19,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.archive import SIGNATURE, write_archive
-from models.errors import PackageRefused, SignatureRefused
+from models.errors import PackageRefused
 from models.evaluation import EVALUATION, SPECIFICATION, is_specification
 from models.exchange import Imported, export_archive, import_archive, specifications_in
 from models.package import SUMS, load_package, verify_checksums, write_checksums
@@ -27,11 +28,7 @@ from models.registry import BUNDLED, load_registry, package_folders
 from models.signature import (
     ArchiveKind,
     Signer,
-    parse_private,
-    parse_publishers,
-    private_text,
     publisher_of,
-    publisher_table,
     sign,
 )
 
@@ -133,9 +130,62 @@ def test_what_is_here_already_is_left_alone(archive: bytes, root: Path) -> None:
     let_in(archive, root)
     before = tree(root)
     assert let_in(archive, root).already_here
-    with pytest.raises(PackageRefused, match=r"version 1\.1\.0 is here with other content"):
+    with pytest.raises(PackageRefused, match=r"version 1\.1\.0: the package is here already"):
         let_in(exported(root / NAME / "1.1.0", specification=True), root)
     assert tree(root) == before
+
+
+def test_a_package_takes_the_place_of_its_specification(
+    archive: bytes, specification: bytes, folder: Path, root: Path
+) -> None:
+    """Where the specification names its checksum; the evidence is then the package's."""
+    let_in(specification, root)
+    came = let_in(archive, root)
+    assert (came.kind, came.already_here) == ("package", False)
+    assert tree(came.folder) == tree(folder)
+    assert json.loads((root / NAME / f"1.1.0.{SIGNATURE}").read_text())["kind"] == "package"
+    assert sorted(p.name for p in root.rglob("1.1.0*")) == ["1.1.0", f"1.1.0.{SIGNATURE}"]
+    assert list(root.iterdir()) == [root / NAME]
+
+
+def test_a_package_the_specification_was_not_made_from_does_not_take_its_place(
+    specification: bytes, root: Path, tmp_path: Path
+) -> None:
+    let_in(specification, root)
+    before = tree(root)
+    other = bumped(tmp_path)
+    (other / CARD).write_text("another card")
+    write_checksums(other)
+    with pytest.raises(PackageRefused, match=r"version 1\.1\.0 is here with other content"):
+        let_in(exported(other), root)
+    assert tree(root) == before
+
+
+def test_the_evidence_is_there_before_the_package(
+    archive: bytes, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption between the two cannot lose who signed; a refused move takes it along."""
+    seen: list[bool] = []
+
+    def fails(*_: Path) -> None:
+        seen.append((root / NAME / f"1.1.0.{SIGNATURE}").is_file())
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("models.exchange.put_in_place", fails)
+    with pytest.raises(PackageRefused, match="No space left"):
+        let_in(archive, root)
+    assert (seen, list(root.iterdir())) == ([True], [])
+
+
+def test_what_an_interrupted_import_left_is_removed_by_a_later_one(
+    archive: bytes, root: Path
+) -> None:
+    """Not what an import that runs at the same time is unpacking."""
+    for name in ("old", "new"):
+        (root / f".import-{name}" / "unpacked").mkdir(parents=True)
+    os.utime(root / ".import-old", (0, 0))
+    let_in(archive, root)
+    assert sorted(p.name for p in root.iterdir()) == [".import-new", NAME]
 
 
 def test_a_package_that_comes_with_the_software_is_here_already(root: Path, tmp_path: Path) -> None:
@@ -232,7 +282,8 @@ def test_a_specification_can_be_written_before_anything_was_trained(tmp_path: Pa
     [
         (EVALUATION, None, "evaluation.toml is missing"),
         ("MODEL_CARD.md", None, "MODEL_CARD.md is missing"),
-        ("notes and thoughts.md", b"", "notes and thoughts.md: its path is not made of"),
+        ("notes and thoughts.md", b"", "notes and thoughts.md is no file of a package"),
+        ("all-our-patients.csv", b"1\n", "all-our-patients.csv is no file of a package"),
         ("examples/01.json", b"{}", "01.json: "),
     ],
 )
@@ -267,7 +318,16 @@ def test_rows_of_patients_leave_only_where_somebody_answered_for_them(tmp_path: 
     assert exported(copy, specification=True)
 
 
-@pytest.mark.parametrize("version", ["../1", "one", "1/2", "1.", ""])
+def test_a_specification_does_not_name_files_that_are_no_package_s(tmp_path: Path) -> None:
+    """Of what was left out only the package's own is told, also before there are checksums."""
+    draft = bumped(tmp_path)
+    (draft / "heads" / "all-our-patients.csv").write_bytes(b"1\n")
+    (draft / SUMS).unlink()
+    with pytest.raises(PackageRefused, match=r"all-our-patients\.csv is no file of a package"):
+        exported(draft, specification=True)
+
+
+@pytest.mark.parametrize("version", ["../1", "one", "1/2", "1.", "", f"1.1.0.{SIGNATURE}"])
 def test_a_version_that_cannot_be_a_folder_is_not_exported(tmp_path: Path, version: str) -> None:
     with pytest.raises(PackageRefused, match=r"manifest\.toml: .*version"):
         exported(bumped(tmp_path, version))
@@ -348,6 +408,8 @@ def signed_by_a_stranger(files: Files) -> None:
 
 
 CARD = "MODEL_CARD.md"
+TREES = "heads/readmission/booster.ubj"
+DEEP = b"x = " + b"[" * 20_000 + b"]" * 20_000
 SPECIFIED = put(SPECIFICATION, b"{}")
 HEADLESS = without(
     "heads/readmission/booster.ubj",
@@ -394,6 +456,26 @@ TAMPERED: dict[str, tuple[Tamper, str]] = {
     "version outside": (
         signing(in_text("manifest.toml", '"1.1.0"', '"../../1"')),
         "manifest.toml: Expected `str` matching regex",
+    ),
+    "manifest nested deep": (
+        signing(put("manifest.toml", DEEP)),
+        "manifest.toml: maximum recursion depth exceeded",
+    ),
+    "list nested deep": (
+        signing(put(EVALUATION, DEEP)),
+        "evaluation.toml is not TOML: maximum recursion depth exceeded",
+    ),
+    "a file too many": (
+        signing(put("all-our-patients.csv", b"1\n")),
+        "all-our-patients.csv is no file of a package",
+    ),
+    "booster cut": (
+        signing(lambda files: files.update({TREES: files[TREES][:3000]})),
+        f"{TREES}: not a booster that can be read",
+    ),
+    "lines of checksums": (
+        with_sums(lambda sums: sums.replace(b"\n", b"\r\n")),
+        "SHA256SUMS: is not one checksum and name on every line",
     ),
     "unknown word": (
         signing(in_text("manifest.toml", "max_depth", "max_dept")),
@@ -507,46 +589,3 @@ def test_a_changed_byte_of_a_file_of_the_package_is_refused(archive: bytes) -> N
         content = bytearray(archive)
         content[entry.header_offset + 30 + len(entry.filename) + entry.compress_size // 2] ^= 1
         assert outcome(bytes(content)) is None, entry.filename
-
-
-# ---- keys and publishers --------------------------------------------------------------------
-
-
-def test_a_key_and_its_table_are_read_back() -> None:
-    """The id is made of the public key, so that both name the same."""
-    publisher = publisher_of(KEY, 'Region "Nord"\n')
-    assert parse_publishers(publisher_table(publisher).encode()) == {publisher.key_id: publisher}
-    assert publisher_of(parse_private(private_text(KEY)), publisher.name) == publisher
-    raw = base64.b64decode(publisher.public_key)
-    assert publisher.key_id == hashlib.sha256(raw).hexdigest()[:16]
-
-
-TABLE = publisher_table(SIGNER.publisher)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "missing required field `publisher`"),
-        ("publisher = []", "length >= 1"),
-        ("[[publisher]", "Expected"),
-        (TABLE + 'trusted = "very"', "unknown field `trusted`"),
-        (TABLE + TABLE, "two publishers of one key_id"),
-        (TABLE.replace(SIGNER.publisher.key_id, "0" * 16), "key_id is not that of public_key"),
-        (TABLE.replace(SIGNER.publisher.public_key, "%"), "public_key is not base64"),
-        (
-            TABLE.replace(SIGNER.publisher.public_key, "AAAA"),
-            "public_key must be 32 bytes, it is 3",
-        ),
-    ],
-)
-def test_a_list_of_publishers_that_does_not_hold_is_refused(text: str, said: str) -> None:
-    with pytest.raises(SignatureRefused) as refused:
-        parse_publishers(text.encode())
-    assert said in str(refused.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"-----BEGIN PRIVATE KEY-----\n", b"\xff"])
-def test_a_file_without_a_key_is_refused(content: bytes) -> None:
-    with pytest.raises(SignatureRefused, match="not a private key in PEM"):
-        parse_private(content)

@@ -44,6 +44,16 @@ def test_the_bundled_manifest_is_valid_and_says_everything_in_both_languages(
     assert all(text.da.strip() and text.en.strip() for text in texts)
 
 
+@pytest.mark.parametrize("model", ["copd-deterioration", "hf-deterioration"])
+def test_a_safety_rule_tells_to_act_as_soon_as_its_indicator_says(model: str) -> None:
+    """Critical: now. Warning: today. A card that says both would be read as the milder."""
+    text = (BUNDLED / model / "manifest.toml").read_text(encoding="utf-8")
+    for rule in parse_manifest(text, model).rules:
+        when = {"critical": (" nu.", " now."), "warning": (" i dag", " today")}[rule.indicator]
+        assert when[0] in rule.action.da, rule.id
+        assert when[1] in rule.action.en, rule.id
+
+
 def test_the_inputs_are_the_features_with_a_category_in_their_order(manifest: Manifest) -> None:
     assert [f.name for f in manifest.inputs] == [
         f.name for f in manifest.features if f.category is not None
@@ -91,6 +101,10 @@ def test_the_bands_begin_at_the_card_threshold(manifest: Manifest) -> None:
             "categories: two of one id",
         ),
         (with_change("{n} akutte", "{antal} akutte"), "features.acute_admissions_12m.say asks for"),
+        (
+            with_change("{n} akutte", "{baseline} akutte"),
+            "features.acute_admissions_12m.say asks for baseline",
+        ),
         (with_change("{n} akutte", "{0} akutte"), "features.acute_admissions_12m.say asks for"),
         (with_change("{n} akutte", "{n akutte"), "features.acute_admissions_12m.say asks for"),
     ],

@@ -30,6 +30,7 @@ NAME = "readmission-30d"
 HEAD = "heads/readmission"
 ROOM = Path(__file__).parents[3] / "models"
 Fault = Callable[[Path], object]
+DEEP = b"x = " + b"[" * 20_000 + b"]" * 20_000
 
 
 @pytest.fixture
@@ -158,10 +159,11 @@ def test_a_package_can_be_read_for_training_before_it_has_numbers(folder: Path) 
         (last_cell(f"{HEAD}/background.csv", "0.5"), "background.csv is not what SHA256SUMS says"),
         (lambda f: (f / "examples/01.json").unlink(), "examples/01.json is missing"),
         (lambda f: (f / HEAD / "booster.ubj").unlink(), "booster.ubj is missing"),
-        (written("notes.md", b"one more"), "notes.md is not in SHA256SUMS"),
+        (written("examples/99.json", b"one more"), "examples/99.json is not in SHA256SUMS"),
         (lambda f: (f / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
         (written("SHA256SUMS", b""), "MODEL_CARD.md is not in SHA256SUMS"),
-        (written("SHA256SUMS", b"\xff\xfe\n"), "SHA256SUMS cannot be read"),
+        (written("SHA256SUMS", b"\xff\xfe\n"), "SHA256SUMS is not one checksum and name on ever"),
+        (in_text("SHA256SUMS", "\n", "\x0b"), "SHA256SUMS is not one checksum and name on every"),
     ],
 )
 def test_a_file_that_is_not_as_it_was_listed_is_named(
@@ -170,6 +172,37 @@ def test_a_file_that_is_not_as_it_was_listed_is_named(
     fault(folder)
     with pytest.raises(PackageRefused, match=re.escape(said)):
         admit(folder, allow_synthetic=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "all-our-patients.csv",
+        "notes.md",
+        "examples/patient.json",
+        "examples/more/01.json",
+        "heads/notes.json",
+        "heads/another/booster.ubj",
+        f"{HEAD}/patients.csv",
+        "heads/SHA256SUMS",
+    ],
+)
+def test_a_file_no_package_has_a_place_for_is_refused_by_name(folder: Path, name: str) -> None:
+    """Also where it is in the list of checksums: what is sealed is what travels."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"1\n")
+    write_checksums(folder)
+    with pytest.raises(PackageRefused) as refused:
+        verify_checksums(folder)
+    assert refused.value.fault.startswith(f"{name} is ")
+
+
+def test_a_checksum_list_has_line_feeds_alone(folder: Path) -> None:
+    """Its checksum is that of its bytes, which is what was signed."""
+    sums = folder / "SHA256SUMS"
+    sums.write_bytes(sums.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(PackageRefused, match="SHA256SUMS is not one checksum and name on every"):
+        verify_checksums(folder)
 
 
 def test_a_checksum_list_can_name_no_file_outside_the_package(folder: Path) -> None:
@@ -187,6 +220,12 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("wrong type", in_text("manifest.toml", "rounds = 400", 'rounds = "many"'), "$.training.round"),
     ("not TOML", in_text("manifest.toml", "[index]", "[index"), "manifest.toml is not TOML"),
     ("not text", written("manifest.toml", b"\xff\xfe"), "manifest.toml is not UTF-8"),
+    ("nested too deep", written("manifest.toml", DEEP), "manifest.toml is not TOML: maximum recur"),
+    (
+        "version too long",
+        in_text("manifest.toml", '"1.0.0"', f'"1.0.0-{"a" * 27}"'),
+        "of length <= 32 - at `$.version`",
+    ),
     ("no manifest", lambda f: (f / "manifest.toml").unlink(), "manifest.toml: No such file"),
     ("unknown concept", in_text("manifest.toml", '["pulse"]', '["puls"]'), "called 'puls'"),
     (

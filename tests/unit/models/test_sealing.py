@@ -85,6 +85,39 @@ def test_columns_may_stand_in_any_order(folder: Path, material: Material, tmp_pa
     assert found[0] == found[1]
 
 
+def test_a_file_no_package_has_a_place_for_is_not_sealed(folder: Path, material: Material) -> None:
+    (folder / "all-our-patients.csv").write_text("name\n")
+    before = files_of(folder)
+    with pytest.raises(PackageRefused, match=r"all-our-patients\.csv is no file of a package"):
+        seal(folder, material)
+    assert files_of(folder) == before
+
+
+def test_a_damaged_booster_is_refused_and_does_not_end_the_process(
+    folder: Path, material: Material
+) -> None:
+    booster = folder / HEAD / "booster.ubj"
+    booster.write_bytes(booster.read_bytes()[:3000])
+    with pytest.raises(PackageRefused, match=r"heads/readmission/booster\.ubj: "):
+        seal(folder, material)
+
+
+def test_where_the_sealed_folder_cannot_be_moved_in_the_old_one_is_there(
+    folder: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, rename = files_of(folder), Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if target == folder and ".sealing-" in str(path) and path.name == NAME:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(PackageRefused, match="No space left"):
+        seal(folder, material)
+    assert files_of(folder) == before
+
+
 def header(change: Callable[[str], str]) -> Callable[[Path], bytes]:
     """The reference sample under another header."""
 

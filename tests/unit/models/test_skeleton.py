@@ -105,3 +105,14 @@ def test_what_is_no_booster_is_refused_and_nothing_written(
     with pytest.raises(PackageRefused, match=said):
         write_skeleton(tmp_path / "model.ubj", tmp_path / "any")
     assert not (tmp_path / "any").exists()
+
+
+def test_a_damaged_booster_is_refused_and_does_not_end_the_process(tmp_path: Path) -> None:
+    """Wherever it was cut: XGBoost's reader may bring down the process that reads it."""
+    booster(["a", "b"]).save_model(tmp_path / "model.ubj")
+    whole = (tmp_path / "model.ubj").read_bytes()
+    for share in (0.3, 0.6, 0.9):
+        (tmp_path / "model.ubj").write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(PackageRefused, match=r"model\.ubj: "):
+            write_skeleton(tmp_path / "model.ubj", tmp_path / "any")
+    assert not (tmp_path / "any").exists()

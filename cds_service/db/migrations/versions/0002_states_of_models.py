@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer, autoincrement=False, nullable=False),
         sa.Column("model_id", sa.String(64), nullable=False),
         sa.Column("version", sa.String(32), nullable=False),
+        sa.Column("package_checksum", sa.String(64), nullable=False),
         sa.Column("intended_purpose", sa.String(2000), nullable=False),
         sa.Column("regulatory_route", sa.String(16), nullable=False),
         sa.Column("ai_act_role", sa.String(16), nullable=False),
@@ -48,7 +49,7 @@ def upgrade() -> None:
     with op.batch_alter_table("predictions") as table:
         table.alter_column("state", existing_type=sa.String(16), nullable=False)
         table.drop_constraint(_OLD_CALL, type_="unique")
-        table.create_unique_constraint(_NEW_CALL, [*_CALL, "package_checksum", "state"])
+        table.create_unique_constraint(_NEW_CALL, [*_CALL, "package_checksum", "state", "mode"])
 
 
 def downgrade() -> None:
@@ -56,8 +57,8 @@ def downgrade() -> None:
     repeated = sa.text(f"SELECT 1 FROM predictions GROUP BY {names} HAVING count(*) > 1 LIMIT 1")
     if op.get_bind().execute(repeated).first():
         raise RuntimeError(
-            "a call was answered by several versions or states, which the earlier tables cannot "
-            "hold: restore a backup instead"
+            "a call was answered by several versions, states or modes, which the earlier tables "
+            "cannot hold: restore a backup instead"
         )
     with op.batch_alter_table("predictions") as table:
         table.drop_constraint(_NEW_CALL, type_="unique")
