@@ -53,6 +53,7 @@ def test_copies_of_a_patient_make_no_interval_narrower() -> None:
     assert width["copied"] > 1.7 * width["rows"]
 
 
+@pytest.mark.slow
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     """150 patients with 3 predictions each, 200 studies: the nominal 95 % holds within 5 points."""
     random = np.random.default_rng(11)

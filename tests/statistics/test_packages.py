@@ -118,6 +118,7 @@ def category_points(package: Package, points: Floats) -> Floats:
     return np.stack([points[:, np.array(one)].sum(axis=1) for one in members], axis=1)
 
 
+@pytest.mark.slow
 def test_a_twin_with_a_worse_value_gets_no_fewer_points_for_it(head_of: Asked) -> None:
     """Each constrained feature at its 1st, 50th and 99th percentile, for four patients."""
     package, head, rows = head_of
@@ -152,6 +153,7 @@ def _measured_again(package: Package, rows: Floats) -> Floats:
     return again
 
 
+@pytest.mark.slow
 def test_measuring_again_seldom_changes_the_three_heaviest_categories(head_of: Asked) -> None:
     package, head, rows = head_of
     assert set(package.columns) & (set(JITTER) | set(NOISE))
@@ -164,6 +166,7 @@ def test_measuring_again_seldom_changes_the_three_heaviest_categories(head_of: A
     assert np.median(overlap) >= 0.7
 
 
+@pytest.mark.slow
 def test_another_comparison_group_ranks_the_categories_alike(head_of: Asked) -> None:
     """A hundred other patients in the background: rank correlation of the weights at least 0.9."""
     package, head, rows = head_of
@@ -176,6 +179,7 @@ def test_another_comparison_group_ranks_the_categories_alike(head_of: Asked) -> 
     assert spearmanr(*weights).statistic >= 0.9
 
 
+@pytest.mark.slow
 def test_what_weighs_most_moves_the_risk_most_when_it_is_taken_away(head_of: Asked) -> None:
     """The heaviest category's values exchanged for the comparison group's: the risk goes the way
     the points say, and further than for another category of the same patient."""

@@ -168,6 +168,7 @@ def test_outcomes_dealt_at_random_are_not_learned(quick: Specification, trained:
     assert 0.4 < shuffled_auroc(quick, trained.split.fit).auroc < 0.6
 
 
+@pytest.mark.slow
 def test_ranks_within_folds_do_not_lean_to_the_wrong_side(
     quick: Specification, frame: pd.DataFrame
 ) -> None:
