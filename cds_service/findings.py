@@ -139,14 +139,17 @@ def missing_names(specs: Specs, missing: Sequence[Missing], language: str) -> li
     """
     absent = {one.feature for one in missing}
     lacking = [_lacking(specs, one, absent) for one in missing]
+    made_of = [frozenset(_measurements(specs, spec.name)) for spec in lacking]
+    plainest = {
+        measured: spec
+        for spec, measured in reversed([*zip(lacking, made_of, strict=True)])
+        if measured and spec.recipe == "last"
+    }
     named: set[str] = set()
     names: list[str] = []
-    for spec in lacking:
-        measured = _measurements(specs, spec.name)
+    for spec, measured in zip(lacking, made_of, strict=True):
         if not measured & named:
-            alike = (s for s in lacking if s.recipe == "last")
-            plainest = next((s for s in alike if _measurements(specs, s.name) == measured), spec)
-            shown = plainest if measured else spec
+            shown = plainest.get(measured, spec)
             names.append(uncapital(shown.label.in_language(language)))
         named |= measured
     return names
