@@ -199,7 +199,9 @@ class FeatureSet:
         for compiled in self._compiled:
             values[compiled.spec.name] = self._value(compiled, at, values, implausible, bounds)
         set_time = self._set_time(record, as_of)
-        return FeatureRow(as_of, index, values, tuple(implausible.values()), set_time, bounds)
+        return FeatureRow(
+            as_of, index, values, tuple(implausible.values()), set_time, bounds, stays
+        )
 
     def _set_time(self, record: PatientRecord, as_of: float) -> float | None:
         times = set_times(record, self.set_rule, as_of) if self.set_rule else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from fhir_adapters.charlson import GROUPS
@@ -15,7 +16,7 @@ from fhir_adapters.clock import COPENHAGEN, DAY_S, to_datetime
 from fhir_adapters.features.compute import FeatureRow
 from fhir_adapters.features.language import parse_span
 from fhir_adapters.record import PatientRecord
-from fhir_adapters.stays import StayRule, link_stays
+from fhir_adapters.stays import StayRule
 from models.scores.copd import Decaf, Emrcd, Pearl
 from models.scores.heart_failure import Maggic
 from models.scores.inputs import DIAGNOSES_BACK
@@ -59,7 +60,7 @@ ASA: Mapping[float, int] = {grade: grade for grade in range(1, 6)}
 NYHA: Mapping[float, int] = {grade: grade for grade in range(1, 5)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Patient:
     """One patient at one moment: the record, the features, and what follows from them.
 
@@ -125,14 +126,13 @@ class Patient:
         if index is None or any(self.number(name) is None for name in asked):
             return None
         emergency = self.stay_rule.emergency_classes
-        earlier = link_stays(self.record.contacts, self.stay_rule, self.row.as_of)
         return sum(
             index.start - HALF_YEAR_S <= stay.start < index.start
             and any(contact.class_code in emergency for contact in stay.contacts)
-            for stay in earlier
+            for stay in self.row.stays
         )
 
-    @property
+    @cached_property
     def charlson_groups(self) -> frozenset[str] | None:
         """The patient's Charlson groups; None where the diagnoses are not all known.
 
