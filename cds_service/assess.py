@@ -108,7 +108,8 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         gathered, package.wanted, patient_id=question.patient_id, zone=question.zone
     )
     clock.lap("record")
-    now = package.features.compute(record, question.as_of)
+    at = package.features.at(record, question.as_of)
+    now = package.features.row(at)
     row = index_row(package, record, now)
     alarms = rule_alarms(package.manifest, row, now=now, language=question.language)
     clock.lap("features")
@@ -135,9 +136,7 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         heads=scores.heads,
         rankings=scores.rankings,
         missing=missing_features(package, row, question.language) if eligible else [],
-        reference_scores=reference_scores(
-            package, record, question.as_of, language=question.language
-        )
+        reference_scores=reference_scores(package, at, language=question.language)
         if eligible
         else [],
         rule_alarms=alarms,

@@ -33,6 +33,7 @@ def run(settings: Settings, *, demo: bool) -> None:
     Raises SetupError where settings or database are not fit to serve, OurFault where the server
     ends before it began.
     """
+    gc.disable()  # nothing made at start-up is garbage; `_settle_memory` collects again
     check_fit_to_serve(settings)
     open_log(settings).stop()
     listener = _listen(settings)
@@ -86,6 +87,7 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 50, 50)
+    gc.enable()
 
 
 def _say_where(settings: Settings) -> None:

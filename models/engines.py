@@ -1,8 +1,9 @@
 """xgboost and shap, imported without the parts of them that Varsel never calls.
 
-Both import scikit-learn (with scipy.stats) and shap also matplotlib, for wrappers, explainers and
-plots that are not used here: a third of the start of the service and 70 MB. Every module of this
-room that needs one of the two takes it from here. Training imports the real scikit-learn itself.
+Both import scikit-learn (with scipy.stats), and shap also matplotlib, numba and scipy's clustering,
+for wrappers, explainers and plots that are not used here: half of what the service would load at
+its start, and 100 MB. Every module of this room that needs one of the two takes it from here.
+Training imports the real scikit-learn itself.
 """
 
 from __future__ import annotations
@@ -11,18 +12,25 @@ import importlib.abc
 import importlib.machinery
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any
 
 
 class _Blank(ModuleType):
-    """A module any name can be imported from; each name is an empty class."""
+    """A module any name can be imported from; each name is an empty class.
+
+    As a decorator, which is what numba's are used as, it leaves a function as it is.
+    """
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return type(name, (), {"__new__": _left_as_it_is})
+
+
+def _left_as_it_is(cls: type, decorated: Any = None, **_: Any) -> Any:
+    return object.__new__(cls) if decorated is None else decorated
 
 
 class _Lender(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -65,7 +73,10 @@ def _absent(root: str) -> Iterator[None]:
 
 @contextmanager
 def _blank(root: str) -> Iterator[None]:
-    """`root` and what is below it is blank meanwhile, unless the real one is there already."""
+    """`root` and what is below it is blank meanwhile, unless the real one is there already.
+
+    Blank parts of a real package are taken off it again; scipy loads its own when asked for them.
+    """
     if root in sys.modules:
         yield
         return
@@ -77,6 +88,9 @@ def _blank(root: str) -> Iterator[None]:
         sys.meta_path.remove(lender)
         for name in [name for name in sys.modules if _below(name, root)]:
             del sys.modules[name]
+        package, _, part = root.rpartition(".")
+        if package in sys.modules:
+            vars(sys.modules[package]).pop(part, None)
 
 
 with _absent("sklearn"):
@@ -85,7 +99,10 @@ with _absent("sklearn"):
 
 def tree_explainer() -> Any:
     """shap's TreeExplainer, imported at the first call, or the commands that never score wait."""
-    with _absent("matplotlib"), _blank("sklearn"):
+    with ExitStack() as unused:
+        unused.enter_context(_absent("matplotlib"))
+        for root in ("sklearn", "numba", "scipy.cluster", "scipy.spatial"):
+            unused.enter_context(_blank(root))
         from shap import TreeExplainer
     return TreeExplainer
 

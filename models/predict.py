@@ -17,6 +17,7 @@ from fhir_adapters.clock import to_iso
 from fhir_adapters.codes import code_table
 from fhir_adapters.features.compute import FeatureRow, FeatureValue
 from fhir_adapters.features.language import USABLE, FeatureSpec
+from fhir_adapters.features.record_at import RecordAt
 from fhir_adapters.record import Fact, PatientRecord
 from models import manifest as words
 from models import prediction as shape
@@ -294,11 +295,14 @@ def _why_missing(value: FeatureValue) -> str:
 
 
 def reference_scores(
-    spec: Specification, record: PatientRecord, as_of: float, *, language: str
+    spec: Specification, at: RecordAt, *, language: str
 ) -> list[shape.ReferenceScore]:
-    """The published scores of the package that apply to the patient, or what they lack."""
-    found = spec.scores.compute(record, as_of) if spec.scores else []
-    return [_reference_score(score, language) for score in found]
+    """The published scores of the package that apply to the patient, or what they lack.
+
+    `at`: the record at the moment, as the package's own features were computed of it.
+    """
+    found = spec.scores.every_at(at) if spec.scores else []
+    return [_reference_score(score, language) for score in found if score.applies]
 
 
 def _reference_score(score: ReferenceScore, language: str) -> shape.ReferenceScore:

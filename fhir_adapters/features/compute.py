@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fhir_adapters.clock import COPENHAGEN, DAY_S, HOUR_S, OPEN, UNDATED, age_in_years, to_datetime
 from fhir_adapters.codes import code_table
@@ -26,14 +26,14 @@ from fhir_adapters.features.bounds import (
 from fhir_adapters.features.derived import DERIVED, FORMULAS
 from fhir_adapters.features.language import (
     USABLE,
-    Anchors,
     FeatureSpec,
-    Moment,
+    Window,
     in_order,
     parse_span,
     parse_window,
 )
 from fhir_adapters.features.recipes import CONCLUDES_NONE, RECIPES, Finding, Selection
+from fhir_adapters.features.record_at import RecordAt, anchors_of
 from fhir_adapters.features.row import Ends, FeatureRow, FeatureValue
 from fhir_adapters.record import Fact, PatientRecord, Stay
 from fhir_adapters.sets import SetRule, set_times
@@ -60,41 +60,14 @@ MOST_SOURCES = 12
 class _Compiled:
     spec: FeatureSpec
     sources: tuple[str, ...]
-    window: tuple[Moment, Moment] | None
-    baseline: tuple[Moment, Moment] | None
+    window: Window | None
+    baseline: Window | None
     stale_after_s: float | None
     expected_every_s: float | None
     queries: tuple[str, ...]
     where: tuple[tuple[str, str], ...]
     by_overlap: bool
     by_end: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _At:
-    """What all features of one computation share, and what was found out for one of them."""
-
-    record: PatientRecord
-    anchors: Anchors
-    index: Stay | None
-    from_stays: Mapping[str, list[Fact]]
-    _known: dict[tuple[str, ...], list[Fact]] = field(default_factory=dict)
-
-    def facts(self, source: str) -> list[Fact]:
-        return self.from_stays.get(source) or self.record.of(source)
-
-    def known(self, sources: tuple[str, ...]) -> list[Fact]:
-        """The facts of some sources that were known and had begun by `as_of`, oldest first."""
-        found = self._known.get(sources)
-        if found is None:
-            found = self._known[sources] = self._look_up(sources)
-        return found
-
-    def _look_up(self, sources: tuple[str, ...]) -> list[Fact]:
-        as_of = self.anchors.as_of
-        facts = self.facts(sources[0]) if len(sources) == 1 else _merged(self, sources)
-        known = [f for f in facts if f.known <= as_of and f.start <= as_of]
-        return _last_known(known) if self.record.revised.intersection(sources) else known
 
 
 class FeatureSet:
@@ -184,24 +157,32 @@ class FeatureSet:
 
     def compute(self, record: PatientRecord, as_of: float) -> FeatureRow:
         """Every feature of the record at a moment; nothing known later than it is used."""
+        return self.row(self.at(record, as_of))
+
+    def at(self, record: PatientRecord, as_of: float) -> RecordAt:
+        """The record at a moment, for every set of features with the same rule of stays."""
         stays = link_stays(record.contacts, self.stay_rule, as_of)
         index = self._index(stays, as_of)
         admissions, contacts = stay_facts(stays, index, self.stay_rule, as_of)
-        at = _At(
+        return RecordAt(
             record=record,
-            anchors=_anchors(index, as_of),
+            anchors=anchors_of(index, as_of),
+            stays=stays,
             index=index,
+            index_within_hours=self.index_within_hours,
             from_stays={"stay": admissions, "contact": contacts},
         )
+
+    def row(self, at: RecordAt) -> FeatureRow:
+        """Every feature of a record at a moment."""
+        record, as_of = at.record, at.anchors.as_of
         values: dict[str, FeatureValue] = {}
         implausible: dict[tuple[str, float], Fact] = {}
         bounds: dict[str, Ends] = {}
         for compiled in self._compiled:
             values[compiled.spec.name] = self._value(compiled, at, values, implausible, bounds)
         set_time = self._set_time(record, as_of)
-        return FeatureRow(
-            as_of, index, values, tuple(implausible.values()), set_time, bounds, stays
-        )
+        return FeatureRow(as_of, at.index, values, tuple(implausible.values()), set_time, bounds)
 
     def _set_time(self, record: PatientRecord, as_of: float) -> float | None:
         times = set_times(record, self.set_rule, as_of) if self.set_rule else []
@@ -220,7 +201,7 @@ class FeatureSet:
     def _value(
         self,
         compiled: _Compiled,
-        at: _At,
+        at: RecordAt,
         values: Mapping[str, FeatureValue],
         implausible: dict[tuple[str, float], Fact],
         bounds: dict[str, Ends],
@@ -235,7 +216,7 @@ class FeatureSet:
             if bounds and not bounds.keys().isdisjoint(spec.from_):
                 return _derived_of_bounds(spec, parts, bounds)
             return _derived(spec, parts)
-        window = _window(compiled.window, at.anchors)
+        window = at.window(compiled.window)
         if window is None:
             return FeatureValue(spec.name, None, "missing", reason="no index stay")
         selection, unusable, unusable_baseline = _select(compiled, at, window)
@@ -245,11 +226,12 @@ class FeatureSet:
             if newest_unusable.start > newest:
                 key = (newest_unusable.concept, newest_unusable.start)
                 implausible[key] = newest_unusable
-        held, usual = _bounds(unusable), _bounds(unusable_baseline)
         only_unusable = newest_unusable is not None and not selection.facts
-        if held or (usual and not only_unusable):
-            full = with_bounds(selection, held, usual)
-            return _of_bounds(compiled, at, selection, full, bounds)
+        if unusable or unusable_baseline:
+            held, usual = _bounds(unusable), _bounds(unusable_baseline)
+            if held or (usual and not only_unusable):
+                full = with_bounds(selection, held, usual)
+                return _of_bounds(compiled, at, selection, full, bounds)
         found = RECIPES[spec.recipe](selection, spec)
         if found is not None and not only_unusable:
             return _measured(compiled, selection, found)
@@ -298,34 +280,20 @@ def _check_derived(spec: FeatureSpec, field: str) -> None:
         raise LanguageError(f"{spec.recipe} is made from {needed} features", f"{field}.from")
 
 
-def _anchors(index: Stay | None, as_of: float) -> Anchors:
-    if index is None:
-        return Anchors(as_of)
-    return Anchors(as_of, index.start, min(index.end, as_of))
-
-
-def _window(points: tuple[Moment, Moment] | None, anchors: Anchors) -> tuple[float, float] | None:
-    if points is None:
-        return UNDATED, anchors.as_of
-    start, end = points[0](anchors), points[1](anchors)
-    if start is None or end is None:
-        return None
-    return start, min(end, anchors.as_of)
-
-
 def _select(
-    compiled: _Compiled, at: _At, window: tuple[float, float]
+    compiled: _Compiled, at: RecordAt, window: tuple[float, float]
 ) -> tuple[Selection, list[Fact], list[Fact]]:
     """What the recipe may use, and the facts it may not, oldest first: in window and baseline."""
     as_of = at.anchors.as_of
-    facts = _in_window(compiled, at, window)
-    usable = [fact for fact in facts if fact.status == "ok"]
+    usable, unusable = _parted(_in_window(compiled, at, window))
     chosen, uncertain = _chosen(compiled.where, usable) if compiled.where else (usable, 0)
-    baseline_window = _window(compiled.baseline, at.anchors) if compiled.baseline else None
-    baseline = _in_window(compiled, at, baseline_window) if baseline_window else []
+    baseline_window = at.window(compiled.baseline) if compiled.baseline else None
+    baseline, unusable_baseline = (
+        _parted(_in_window(compiled, at, baseline_window)) if baseline_window else ([], [])
+    )
     selection = Selection(
         facts=chosen,
-        baseline=[fact for fact in baseline if fact.status == "ok"],
+        baseline=baseline,
         none_is_none=_covers(compiled, at, window[0]),
         uncertain=uncertain,
         start=window[0],
@@ -333,11 +301,13 @@ def _select(
         as_of=as_of,
         expected_every_s=compiled.expected_every_s,
     )
-    return selection, _unusable(facts), _unusable(baseline)
+    return selection, unusable, unusable_baseline
 
 
-def _unusable(facts: list[Fact]) -> list[Fact]:
-    return [fact for fact in facts if fact.status != "ok"]
+def _parted(facts: list[Fact]) -> tuple[list[Fact], list[Fact]]:
+    """The usable facts and the others; most often there are no others."""
+    unusable = [fact for fact in facts if fact.status != "ok"]
+    return ([fact for fact in facts if fact.status == "ok"] if unusable else facts), unusable
 
 
 def _bounds(unusable: list[Fact]) -> list[Fact]:
@@ -356,7 +326,7 @@ def _chosen(where: tuple[tuple[str, str], ...], facts: list[Fact]) -> tuple[list
     return chosen, len(possible) - len(chosen)
 
 
-def _in_window(compiled: _Compiled, at: _At, window: tuple[float, float]) -> list[Fact]:
+def _in_window(compiled: _Compiled, at: RecordAt, window: tuple[float, float]) -> list[Fact]:
     start, end = window
     known = at.known(compiled.sources)
     if compiled.by_overlap:
@@ -368,27 +338,7 @@ def _in_window(compiled: _Compiled, at: _At, window: tuple[float, float]) -> lis
     return _away_from_events(compiled, at, inside)
 
 
-def _last_known(facts: list[Fact]) -> list[Fact]:
-    """Of each concept at each moment, what was known of it last; the usable before the unusable."""
-    chosen: dict[tuple[str, float], Fact] = {}
-    for fact in facts:
-        key = (fact.concept, fact.start)
-        other = chosen.get(key)
-        if other is None or _version(fact) > _version(other):
-            chosen[key] = fact
-    return list(chosen.values())
-
-
-def _version(fact: Fact) -> tuple[bool, bool, float]:
-    return fact.status == "ok", "derived" not in fact.tags, fact.known
-
-
-def _merged(at: _At, sources: tuple[str, ...]) -> list[Fact]:
-    facts = [fact for source in sources for fact in at.facts(source)]
-    return sorted(facts, key=lambda fact: (fact.start, fact.concept, fact.source))
-
-
-def _away_from_events(compiled: _Compiled, at: _At, facts: list[Fact]) -> list[Fact]:
+def _away_from_events(compiled: _Compiled, at: RecordAt, facts: list[Fact]) -> list[Fact]:
     around = compiled.spec.except_around
     if around is None:
         return facts
@@ -402,20 +352,20 @@ def _away_from_events(compiled: _Compiled, at: _At, facts: list[Fact]) -> list[F
     ]
 
 
-def _covers(compiled: _Compiled, at: _At, start: float) -> bool:
+def _covers(compiled: _Compiled, at: RecordAt, start: float) -> bool:
     """Whether every query behind the feature was answered back to the start of its window.
 
     What lasts (diagnoses, drugs) may have begun before the window, so only a whole answer will do.
     """
-    start = UNDATED if compiled.by_overlap else start
-    return all(at.record.answer(query).covers_from <= start for query in compiled.queries)
+    return at.covers_from(compiled.queries) <= (UNDATED if compiled.by_overlap else start)
 
 
 def _measured(compiled: _Compiled, selection: Selection, found: Finding) -> FeatureValue:
     spec = compiled.spec
-    newest = found.evidence[-1] if found.evidence else None
-    single = newest if newest is not None and len(found.evidence) == 1 else None
-    time = max((_shown_time(fact) for fact in found.evidence), default=None)
+    evidence = found.evidence
+    newest = evidence[-1] if evidence else None
+    single = newest if len(evidence) == 1 else None
+    time = _shown_time(single) if single else max(map(_shown_time, evidence), default=None)
     stale = (
         compiled.stale_after_s is not None
         and time is not None
@@ -439,7 +389,7 @@ def _measured(compiled: _Compiled, selection: Selection, found: Finding) -> Feat
 
 def _of_bounds(
     compiled: _Compiled,
-    at: _At,
+    at: RecordAt,
     selection: Selection,
     full: Selection,
     bounds: dict[str, Ends],
@@ -482,7 +432,7 @@ def _series(selection: Selection) -> tuple[tuple[float, float], ...]:
 
 
 def _nothing(
-    compiled: _Compiled, at: _At, selection: Selection, unusable: Fact | None
+    compiled: _Compiled, at: RecordAt, selection: Selection, unusable: Fact | None
 ) -> FeatureValue:
     name = compiled.spec.name
     if selection.uncertain and compiled.spec.recipe in CONCLUDES_NONE:
@@ -504,7 +454,7 @@ def _nothing(
     return FeatureValue(name, None, "missing")
 
 
-def _why(compiled: _Compiled, at: _At) -> str:
+def _why(compiled: _Compiled, at: RecordAt) -> str:
     """Which query was not answered far enough back, and why."""
     for query in compiled.queries:
         answer = at.record.answer(query)
@@ -513,7 +463,7 @@ def _why(compiled: _Compiled, at: _At) -> str:
     return "not obtained"
 
 
-def _of_patient(spec: FeatureSpec, at: _At) -> FeatureValue:
+def _of_patient(spec: FeatureSpec, at: RecordAt) -> FeatureValue:
     record = at.record
     source = (f"Patient/{record.patient_id}",)
     value: float | None
@@ -526,7 +476,7 @@ def _of_patient(spec: FeatureSpec, at: _At) -> FeatureValue:
     return FeatureValue(spec.name, value, "measured", sources=source)
 
 
-def _of_index(spec: FeatureSpec, at: _At) -> FeatureValue:
+def _of_index(spec: FeatureSpec, at: RecordAt) -> FeatureValue:
     stay = at.index
     if stay is None:
         return FeatureValue(spec.name, None, "missing", reason="no index stay")

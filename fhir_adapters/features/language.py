@@ -12,9 +12,9 @@ docs/feature-language.md is the manual; tests/spec draws each word as a table.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -127,26 +127,32 @@ class Anchors:
     stay_end: float | None = None
 
 
-Moment = Callable[[Anchors], float | None]
+class Moment(NamedTuple):
+    """A point in time: so many seconds from an anchor, which names a field of `Anchors`."""
+
+    anchor: str
+    offset_s: float
+
+    def at(self, anchors: Anchors) -> float | None:
+        """When it is (seconds); None without the stay it hangs on."""
+        base: float | None = getattr(anchors, self.anchor)
+        return None if base is None else base + self.offset_s
+
+
+Window = tuple[Moment, Moment]
 _POINT = re.compile(r"^(as_of|stay\.start|stay\.end)\s*(?:([+-])\s*(\d+(?:\.\d+)?)\s*([hdwy]))?$")
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*([hdwy])$")
 _UNIT_S = {"h": HOUR_S, "d": DAY_S, "w": 7 * DAY_S, "y": 365.25 * DAY_S}
 
 
 def parse_point(text: str, field: str) -> Moment:
-    """The moment a point in time means, given the anchors; LanguageError names the field."""
+    """The moment a point in time means; LanguageError names the field."""
     found = _POINT.match(text.strip())
     if not found:
         raise LanguageError(f"not a point in time: {text!r}", field=field)
     anchor, sign, number, unit = found.groups()
     offset = float(number or 0) * _UNIT_S[unit or "d"] * (-1 if sign == "-" else 1)
-    name = anchor.replace(".", "_")
-
-    def moment(anchors: Anchors) -> float | None:
-        base = getattr(anchors, name)
-        return None if base is None else base + offset
-
-    return moment
+    return Moment(anchor.replace(".", "_"), offset)
 
 
 def parse_span(text: str, field: str) -> float:
@@ -157,7 +163,7 @@ def parse_span(text: str, field: str) -> float:
     return float(found.group(1)) * _UNIT_S[found.group(2)]
 
 
-def parse_window(points: list[str] | None, field: str) -> tuple[Moment, Moment] | None:
+def parse_window(points: list[str] | None, field: str) -> Window | None:
     """Both ends of a window; None where there is none."""
     if points is None:
         return None

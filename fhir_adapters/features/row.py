@@ -48,7 +48,7 @@ class FeatureRow:
     `set_time`: when the newest set of findings was complete, where the question is asked of one and
     it is new enough. `implausible`: newest measurements of their kind that cannot be right, or that
     mean danger. `bounds`: the lowest and highest of features without a value whose measurement is
-    a bound ("> 8 %"); `numbers` never uses them. `stays`: the contacts linked, oldest first.
+    a bound ("> 8 %"); `numbers` never uses them.
     """
 
     as_of: float
@@ -57,7 +57,6 @@ class FeatureRow:
     implausible: tuple[Fact, ...]
     set_time: float | None = None
     bounds: Mapping[str, Ends] = field(default_factory=dict)
-    stays: Sequence[Stay] = ()
 
     def at_worst(self, name: str, op: str) -> float | None:
         """The end of a feature known by its ends only at which a comparison is hardest to meet.

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from fhir_adapters.charlson import Variant, charlson_index_of_groups
 from fhir_adapters.features.compute import FeatureSet
+from fhir_adapters.features.record_at import RecordAt
 from fhir_adapters.record import PatientRecord
 from fhir_adapters.stays import StayRule, is_admission
 from models.scores.about import ABOUT
@@ -67,9 +68,19 @@ class ReferenceScores:
 
     def every(self, record: PatientRecord, as_of: float) -> list[ReferenceScore]:
         """Every score, in the order of `names`; one that does not apply has no number."""
-        row = self.features.compute(record, as_of)
+        return self.every_at(self.features.at(record, as_of))
+
+    def every_at(self, at: RecordAt) -> list[ReferenceScore]:
+        """`every` of a record at a moment that other features were computed at too.
+
+        It must have been made with the same rule of stays; the index stay is found again where
+        the other features are about another one.
+        """
+        if at.index_within_hours != self.features.index_within_hours:
+            at = self.features.at(at.record, at.anchors.as_of)
+        row = self.features.row(at)
         vital_set = newest_set(row) if "news2" in self.names else NO_SET
-        patient = Patient(record, row, self.features.stay_rule, vital_set)
+        patient = Patient(at, row, self.features.stay_rule, vital_set)
         return [_score(name, patient) for name in self.names]
 
 

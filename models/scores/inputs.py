@@ -95,8 +95,8 @@ def _news2() -> Iterator[FeatureSpec]:
 
 
 def _readmission() -> Iterator[FeatureSpec]:
-    yield _feature("lace.contacts_6m", "count", "contact", window=BEFORE_STAY_6M)
-    yield _feature("lace.stays_6m", "count", "stay", window=BEFORE_STAY_6M)
+    # says whether they are known; which were to an emergency department: `patient.py`
+    yield _feature("lace.visits_6m", "count", ["stay", "contact"], window=BEFORE_STAY_6M)
     yield from _last("hospital", IN_STAY, haemoglobin="haemoglobin", sodium="sodium")
     yield from _last("hospital", IN_STAY, oncology="oncology_service")
     yield from _any("hospital", IN_STAY, procedure="procedure")

@@ -15,7 +15,7 @@ from fhir_adapters.charlson import GROUPS
 from fhir_adapters.clock import COPENHAGEN, DAY_S, to_datetime
 from fhir_adapters.features.compute import FeatureRow
 from fhir_adapters.features.language import parse_span
-from fhir_adapters.record import PatientRecord
+from fhir_adapters.features.record_at import RecordAt
 from fhir_adapters.stays import StayRule
 from models.scores.copd import Decaf, Emrcd, Pearl
 from models.scores.heart_failure import Maggic
@@ -62,12 +62,12 @@ NYHA: Mapping[float, int] = {grade: grade for grade in range(1, 5)}
 
 @dataclass(frozen=True)
 class Patient:
-    """One patient at one moment: the record, the features, and what follows from them.
+    """One patient at one moment: the record then, the features, and what follows from them.
 
     `vital_set`: the newest set of vital signs and when it was measured (`vital_signs.newest_set`).
     """
 
-    record: PatientRecord
+    at: RecordAt
     row: FeatureRow
     stay_rule: StayRule
     vital_set: tuple[VitalSigns, float | None]
@@ -122,14 +122,13 @@ class Patient:
         that far back.
         """
         index = self.row.index
-        asked = ("lace.contacts_6m", "lace.stays_6m")
-        if index is None or any(self.number(name) is None for name in asked):
+        if index is None or self.number("lace.visits_6m") is None:
             return None
         emergency = self.stay_rule.emergency_classes
         return sum(
             index.start - HALF_YEAR_S <= stay.start < index.start
             and any(contact.class_code in emergency for contact in stay.contacts)
-            for stay in self.row.stays
+            for stay in self.at.stays
         )
 
     @cached_property
@@ -145,7 +144,7 @@ class Patient:
         return frozenset(
             group
             for group in GROUPS
-            for fact in self.record.of(group)
+            for fact in self.at.record.of(group)
             if fact.known <= as_of and fact.start <= as_of and fact.end >= since
         )
 

@@ -162,7 +162,7 @@ def test_a_row_has_the_scores_a_card_would_have_shown_at_that_moment(
         record = build_record(found, package.wanted, patient_id=patient_id)
         row = rows.loc[patient_id]
         moment = row["index_time"].timestamp()
-        for score in reference_scores(package, record, moment, language="en"):
+        for score in reference_scores(package, package.features.at(record, moment), language="en"):
             shown = (score.points, score.risk)
             kept = (row[f"score:{score.score}"], row[f"score-risk:{score.score}"])
             assert kept == pytest.approx(

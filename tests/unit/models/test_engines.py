@@ -1,4 +1,4 @@
-"""xgboost and shap go without scikit-learn; whoever needs the real one still gets it."""
+"""xgboost and shap go without what they never call; whoever needs the real one still gets it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ AFTERWARDS = """
 import sys
 from models.engines import tree_explainer, xgboost
 tree_explainer()
-assert not [name for name in sys.modules if name.split(".")[0] in {"sklearn", "matplotlib"}]
+unused = ("sklearn", "matplotlib", "numba", "scipy.cluster", "scipy.spatial")
+assert not [name for name in sys.modules if f"{name}.".startswith(tuple(f"{u}." for u in unused))]
+import scipy
+assert scipy.spatial.distance.euclidean([0.0], [3.0]) == 3.0
+from scipy.cluster.hierarchy import linkage
+assert linkage([[0.0], [1.0], [5.0]], "single")[:, 2].tolist() == [1.0, 4.0]
+import shap.utils
+assert shap.utils.hclust_ordering([[0.0], [5.0], [1.0]]).tolist() in ([1, 0, 2], [1, 2, 0])
+import numba
+assert numba.njit(lambda x: x + 1)(2) == 3
 from sklearn.linear_model import LogisticRegression
 import matplotlib
 fitted = LogisticRegression().fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])

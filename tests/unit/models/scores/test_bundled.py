@@ -31,7 +31,7 @@ def specification(model: str) -> Specification:
 def shown(spec: Specification, gathered: Gathered, as_of: str) -> dict[str, Any]:
     """Points, risk to three decimals, and what is lacking, of each score on the card."""
     record = build_record(gathered, spec.wanted)
-    found = reference_scores(spec, record, parse_time(as_of), language="en")
+    found = reference_scores(spec, spec.features.at(record, parse_time(as_of)), language="en")
     return {
         s.score: s.missing or (s.points, None if s.risk is None else round(s.risk, 3))
         for s in found
