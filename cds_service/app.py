@@ -17,14 +17,19 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from cds_service import __version__, docs
-from cds_service.errors import NotAuthenticated, OurFault, RequestRefused, failure_of
+from cds_service.auth.door import Door
+from cds_service.delivery import Delivery
+from cds_service.errors import NotAuthenticated, OurFault, RequestRefused, TooSlow, failure_of
+from cds_service.headers import SecureHeaders, cross_origin
+from cds_service.limits import Turns
 from cds_service.outcome import operation_outcome
 from cds_service.privacy import Privacy
-from cds_service.routes import explanations, health, hooks
+from cds_service.routes import explanations, feedback, health, hooks
 from cds_service.service import Service, open_callers, open_log, open_registry
 from cds_service.settings import Settings, check_fit_to_serve
 from cds_service.shadow import Shadows
 from cds_service.watch import Watch
+from fhir_adapters.client.fetch import FhirClient
 from models.registry import Registry
 
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel")
@@ -48,15 +53,32 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
             Watch(log.engine, packages, demo=settings.is_demo) as watch,
         ):
             privacy = Privacy(settings.keys)
+            door = Door(callers, url=settings.url, log=log, privacy=privacy)
+            delivery = Delivery(log)
+            fhir = FhirClient()
             app.state.service = Service(
-                settings, packages, log, privacy, callers, watch, Shadows(log, privacy)
+                settings,
+                packages,
+                log,
+                privacy,
+                door,
+                watch,
+                Shadows(log, privacy),
+                Turns(settings),
+                delivery,
+                fhir,
             )
             yield
+            await delivery.close()
+            await door.close()
+            await fhir.aclose()
 
-    return bare_app(lifespan)
+    return bare_app(lifespan, settings.allowed_origins)
 
 
-def bare_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
+def bare_app(
+    lifespan: Lifespan[FastAPI] | None = None, allowed_origins: tuple[str, ...] = ()
+) -> FastAPI:
     """The application's routes and documentation; it answers hooks within its `lifespan` only."""
     app = FastAPI(
         title="Varsel",
@@ -67,10 +89,13 @@ def bare_app(lifespan: Lifespan[FastAPI] | None = None) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (hooks.router, explanations.router, health.router):
+    for router in (hooks.router, feedback.router, explanations.router, health.router):
         app.include_router(router)
     _add_documentation(app)
     _add_error_handlers(app)
+    if allowed_origins:
+        app.add_middleware(cross_origin, allowed_origins)
+    app.add_middleware(SecureHeaders)
     return app
 
 
@@ -103,18 +128,28 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 async def _refused(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestRefused)  # noqa: S101 - what the handler is registered for
-    events.log(logging.INFO, "refused", status=error.status, field=error.field)
+    events.log(logging.INFO, "refused", status=error.status, field=error.field, **error.for_log)
     body = operation_outcome(error.issue_code, str(error), error.field)
     response = docs.json_response(body, error.status)
     if isinstance(error, NotAuthenticated):
         response.headers["WWW-Authenticate"] = "Bearer"
-    return response
+    if isinstance(error, TooSlow):
+        response.headers["Connection"] = "close"  # the rest of the body is not waited for
+    return _with_retry(response, error.retry_after_s)
 
 
 async def _our_fault(_: Request, error: Exception) -> Response:
     assert isinstance(error, OurFault)  # noqa: S101 - what the handler is registered for
     events.log(logging.ERROR, "our fault", kind=type(error).__name__, message=str(error))
-    return docs.json_response(operation_outcome(error.issue_code, str(error)), error.status)
+    response = docs.json_response(operation_outcome(error.issue_code, str(error)), error.status)
+    return _with_retry(response, error.retry_after_s)
+
+
+def _with_retry(response: Response, after_s: int | None) -> Response:
+    """The response, saying after how many seconds the same call may be answered, if it may."""
+    if after_s is not None:
+        response.headers["Retry-After"] = str(after_s)
+    return response
 
 
 async def _wrong_parameter(_: Request, error: Exception) -> Response:

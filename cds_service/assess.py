@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, tzinfo
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -57,6 +57,7 @@ class Question:
     """One question to one model: about whom, when, and how the answer is to look.
 
     `hit_rates`: by head, how often its cards were followed by the outcome, where that is known.
+    `fhir_base`: the server whose patient it is. `insufficient`: whether too few data bring a card.
     """
 
     prediction_id: str
@@ -69,6 +70,8 @@ class Question:
     mode: str = "live"
     zone: tzinfo = COPENHAGEN
     page_url: str | None = None
+    fhir_base: str = ""
+    insufficient: Literal["card", "silent"] = "card"
 
 
 @dataclass(slots=True)
@@ -105,7 +108,11 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
     """
     clock = _Clock()
     record = build_record(
-        gathered, package.wanted, patient_id=question.patient_id, zone=question.zone
+        gathered,
+        package.wanted,
+        patient_id=question.patient_id,
+        zone=question.zone,
+        base=question.fhir_base,
     )
     clock.lap("record")
     at = package.features.at(record, question.as_of)
@@ -143,9 +150,11 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         troubles=_troubles(record),
     )
     setting = Setting(question.language, question.zone, question.page_url)
-    cards = every_card(package.manifest, prediction, setting)
+    kept_quiet = question.insufficient == "silent" and prediction.status == "insufficient-data"
+    cards = every_card(package.manifest, prediction, setting, alarms_only=kept_quiet)
+    returned = "insufficient-silent" if kept_quiet and not cards else None
     prediction = msgspec.structs.replace(
-        prediction, cards=cards, returned=_returned(prediction, len(cards))
+        prediction, cards=cards, returned=returned or _returned(prediction, len(cards))
     )
     clock.lap("cards")
     return Assessment(prediction, record, row, clock.laps, scores.failure)
@@ -209,7 +218,7 @@ def without_what_is_known(
     if said_of(before) != said_of(now):
         return assessment
     setting = Setting(question.language, question.zone, question.page_url)
-    cards = every_card(package.manifest, now, setting, known=True)
+    cards = every_card(package.manifest, now, setting, alarms_only=True)
     prediction = msgspec.structs.replace(
         now, cards=cards, returned="card" if cards else "shown-before"
     )
@@ -250,13 +259,17 @@ class _Clock:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asked, through which hook, about which resources; and the digest of what they sent."""
+    """Who asked, through which hook, about which resources; and digests of what they sent.
+
+    `context_digest`: of the part that says what was asked about, of `content_digest`'s whole.
+    """
 
     organisation: str
     caller: str
     hook: str
     hook_instance: str
     content_digest: str
+    context_digest: str
     fhir_base: str
     patient_id: str
     encounter_id: str | None
@@ -291,6 +304,7 @@ def log_row(assessment: Assessment, asked: Asked, privacy: Privacy) -> dict[str,
         "hook": asked.hook,
         "hook_instance": asked.hook_instance,
         "content_digest": asked.content_digest,
+        "context_digest": asked.context_digest,
         "model_id": p.model.id,
         "model_version": p.model.version,
         "package_checksum": p.model.checksum,

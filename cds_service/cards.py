@@ -8,14 +8,23 @@ and from numbers, none from the record. Null and empty members never leave here.
 from __future__ import annotations
 
 import math
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cds_service.card_ids import card_id
 from cds_service.findings import MOST_MISSING, Setting, Specs, said_facts, say_missing, specs_of
 from cds_service.standing import said_hit_rate, said_standing, why_stopped
 from cds_service.texts import TEXTS, Texts
+from cds_service.topics import (
+    INSUFFICIENT,
+    TOPIC_SYSTEM,
+    Said,
+    check_said,
+    risk_said,
+    rule_said,
+    topic_code,
+)
 from cds_service.wording import (
     capital,
     day_and_time,
@@ -41,32 +50,48 @@ Card = dict[str, Any]
 LONGEST_SUMMARY = 139  # CDS Hooks: fewer than 140 characters
 MOST_RAISING, MOST_LOWERING = 3, 2
 SEVERITY = ("info", "warning", "critical")
-TOPIC_SYSTEM = "https://varsel.dk/fhir/CodeSystem/topic"
 
 
 def make_cards(
-    manifest: words.Manifest, prediction: Prediction, setting: Setting, *, known: bool = False
+    manifest: words.Manifest, prediction: Prediction, setting: Setting, *, alarms_only: bool = False
 ) -> list[Card]:
     """The cards a prediction shows, alarms first; none only where nothing is to be said.
 
-    `known`: the risk was shown before and has not changed; its card is left out, alarms are not.
+    `alarms_only`: the rest was shown before and has not changed, or is not to be shown.
     """
     cards = [_alarm(manifest, alarm, setting) for alarm in prediction.rule_alarms]
-    if prediction.mode == "live" and prediction.status == "insufficient-data":
-        cards.append(_insufficient_card(manifest, prediction, setting))
-    if prediction.mode == "live" and prediction.status == "refused":
-        cards.append(_stopped_card(manifest, prediction, setting))
-    shown = heads_to_show(manifest, prediction) if prediction.mode == "live" else []
-    if shown and not known:
-        risk = _risk_card(manifest, prediction, shown, setting)
-        alarmed = _alarmed_elsewhere(prediction)
-        if alarmed is None:
-            cards.append(risk)
-        else:
-            cards[alarmed]["detail"] += f"\n\n{setting.texts.one_alarm}\n\n{risk['detail']}"
+    if prediction.mode == "live" and not alarms_only:
+        _add_answer(cards, manifest, prediction, setting)
     for place, card in enumerate(cards):
-        card["uuid"] = str(uuid.uuid5(uuid.UUID(prediction.prediction_id), str(place)))
+        card["uuid"] = card_id(prediction.prediction_id, place)
     return cards
+
+
+def _add_answer(
+    cards: list[Card], manifest: words.Manifest, prediction: Prediction, setting: Setting
+) -> None:
+    """Add what the model says, or why it says nothing, to the alarms' cards."""
+    if prediction.status == "insufficient-data":
+        cards.append(_insufficient_card(manifest, prediction, setting))
+    if prediction.status == "refused":
+        cards.append(_stopped_card(manifest, prediction, setting))
+    shown = heads_to_show(manifest, prediction)
+    if not shown:
+        return
+    alarmed = _alarmed_elsewhere(prediction)
+    if alarmed is None:
+        cards.append(_risk_card(manifest, prediction, shown, setting))
+        return
+    detail = _risk_detail(manifest, prediction, shown, setting)
+    cards[alarmed]["detail"] += f"\n\n{setting.texts.one_alarm}\n\n{detail}"
+    # another topic than the alarm alone: who sets that aside has not set the risk aside
+    said = rule_said(prediction.rule_alarms[alarmed].rule) + _said_of(shown)
+    cards[alarmed]["source"]["topic"]["code"] = topic_code(manifest.id, said)
+
+
+def _said_of(shown: Sequence[HeadPrediction]) -> Said:
+    """What is said of the heads shown, for the topic."""
+    return risk_said([(head.head, head.band) for head in shown])
 
 
 def _alarmed_elsewhere(prediction: Prediction) -> int | None:
@@ -96,7 +121,7 @@ def new_card(
     summary: str,
     detail: str,
     indicator: str,
-    topic: str,
+    topic: Said,
 ) -> Card:
     """A card with what every card of a model has: source, topic, override reasons, the link."""
     card: Card = {
@@ -107,7 +132,7 @@ def new_card(
             "label": f"Varsel · {manifest.id} {manifest.version}",
             "topic": {
                 "system": TOPIC_SYSTEM,
-                "code": "".join(c for c in f"{manifest.id}{topic}" if c.isalnum()),
+                "code": topic_code(manifest.id, topic),
                 "display": manifest.title.in_language(setting.language),
             },
         },
@@ -145,7 +170,7 @@ def _risk_card(
         summary=_risk_summary(manifest, shown, worst, setting),
         detail=_risk_detail(manifest, prediction, shown, setting),
         indicator=worst.indicator,
-        topic="".join(f"{h.head}{band.id}" for h, band in zip(shown, bands, strict=True)),
+        topic=_said_of(shown),
     )
 
 
@@ -385,7 +410,7 @@ def _stopped_card(manifest: words.Manifest, prediction: Prediction, setting: Set
         summary=why_stopped(prediction, setting.zone, manifest.title.in_language(setting.language)),
         detail=f"{said}\n\n{closing_line(manifest, prediction, setting)}",
         indicator="warning" if reason == "model-failed" else "info",
-        topic=reason,
+        topic=(reason,),
     )
 
 
@@ -410,7 +435,7 @@ def _insufficient_card(manifest: words.Manifest, prediction: Prediction, setting
         summary=summary,
         detail="\n\n".join(detail),
         indicator="info",
-        topic="insufficient",
+        topic=INSUFFICIENT,
     )
 
 
@@ -472,7 +497,7 @@ def _safety_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setting) -
         summary=_as_far_as_fits([f"{what}.", *sentences(action)]),
         detail=f"{what}. **{action}**\n\n{texts.rule_detail}",
         indicator=alarm.indicator,
-        topic=f"rule{alarm.rule}",
+        topic=rule_said(alarm.rule),
     )
 
 
@@ -490,5 +515,5 @@ def _implausible_card(manifest: words.Manifest, alarm: RuleAlarm, setting: Setti
         summary=texts.alarm_summary.format(what=what),
         detail=texts.alarm_detail.format(what=capital(what), limit=alarm.limit.replace("-", "–")),
         indicator="warning",
-        topic="checkmeasurement",
+        topic=check_said(alarm.rule),
     )

@@ -15,7 +15,9 @@ import msgspec
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
-from cds_service.protocol import LONGEST_URL
+from cds_service.contexts import RULES
+from cds_service.feedback import EPIC_REASON, MOST_ITEMS, MOST_SUGGESTIONS, OUTCOMES
+from cds_service.protocol import LONGEST_TOKEN, LONGEST_URL
 from models.prediction import Prediction
 
 _PATIENT: dict[str, Any] = {
@@ -85,6 +87,28 @@ CARDS_EXAMPLE: dict[str, Any] = {
     ]
 }
 
+FEEDBACK_EXAMPLE: dict[str, Any] = {
+    "feedback": [
+        {
+            "card": "b2a1f5a0-41f1-8c3c-9d65-0d6f3a1c6e2c",
+            "outcome": "overridden",
+            "overrideReason": {
+                "reason": {
+                    "code": "other",
+                    "system": "https://varsel.dk/fhir/CodeSystem/override-reason",
+                }
+            },
+            "outcomeTimestamp": "2026-11-21T12:03:27Z",
+        },
+        {
+            "card": "b2a1f5a0-41f1-8c3c-9d65-0d6f3a1c6e2d",
+            "outcome": "accepted",
+            "acceptedSuggestions": [{"id": "e56e1945-20b3-4393-8503-a1a20fd73152"}],
+            "outcomeTimestamp": "2026-11-21T12:04:02.5Z",
+        },
+    ]
+}
+
 _ID = {"type": "string", "pattern": r"^[A-Za-z0-9\-.]{1,64}$"}
 _TEXT = {"type": "string", "minLength": 1}
 _CODING = {
@@ -92,6 +116,42 @@ _CODING = {
     "required": ["code", "system", "display"],
     "properties": {"code": _TEXT, "system": _TEXT, "display": _TEXT},
 }
+_CARD_ID = {"type": "string", "pattern": "^[!-~]{1,64}$"}
+_OR_NULL = {"type": ["string", "null"], "maxLength": 512}
+
+
+def _overridden(description: str) -> dict[str, Any]:
+    """Why a card was set aside, under either of its two names."""
+    return {
+        "type": ["object", "null"],
+        "description": description,
+        "properties": {
+            "reason": {
+                "type": ["object", "null"],
+                "required": ["code", "system"],
+                "properties": {
+                    "code": {"type": "string", "minLength": 1, "maxLength": 256},
+                    "system": {"type": "string", "minLength": 1, "maxLength": 256},
+                    "display": _OR_NULL,
+                },
+            },
+            "extension": {
+                "type": ["object", "null"],
+                "description": "Epic: a reason picked from the site's own list",
+                "properties": {
+                    f"{EPIC_REASON}Category": {
+                        "type": ["string", "integer", "null"],
+                        "minLength": 1,
+                        "maxLength": 256,
+                    },
+                    f"{EPIC_REASON}Title": _OR_NULL,
+                    f"{EPIC_REASON}Display": _OR_NULL,
+                },
+            },
+            "userComment": {"description": "Not read and not kept"},
+        },
+    }
+
 
 COMPONENTS: dict[str, Any] = {
     "HookRequest": {
@@ -99,7 +159,11 @@ COMPONENTS: dict[str, Any] = {
         "description": "A CDS Hooks 2.0.1 request. Unknown members are ignored.",
         "required": ["hook", "hookInstance", "context"],
         "properties": {
-            "hook": {"type": "string", "enum": ["encounter-discharge", "patient-view"]},
+            "hook": {
+                "type": "string",
+                "enum": sorted(RULES),
+                "description": "One of those the service is listed for in discovery",
+            },
             "hookInstance": {"type": "string", "format": "uuid"},
             "fhirServer": {
                 "type": ["string", "null"],
@@ -108,7 +172,10 @@ COMPONENTS: dict[str, Any] = {
             },
             "context": {
                 "type": "object",
-                "description": "encounter-discharge also requires encounterId",
+                "description": "The fields of the hook's definition: encounter-start and "
+                "encounter-discharge require encounterId, order-sign and order-select draftOrders "
+                "(a Bundle), order-select selections, appointment-book appointments (a Bundle). "
+                "Patient and RelatedPerson are users of patient-view and appointment-book only.",
                 "required": ["userId", "patientId"],
                 "properties": {
                     "userId": {
@@ -118,6 +185,23 @@ COMPONENTS: dict[str, Any] = {
                     },
                     "patientId": _ID,
                     "encounterId": {**_ID, "type": ["string", "null"]},
+                },
+            },
+            "fhirAuthorization": {
+                "type": ["object", "null"],
+                "description": "Requires fhirServer; patient must be that of the context",
+                "required": ["access_token", "token_type"],
+                "properties": {
+                    "access_token": {
+                        "type": "string",
+                        "pattern": "^[!-~]+$",
+                        "maxLength": LONGEST_TOKEN,
+                    },
+                    "token_type": {"type": "string", "pattern": "^[Bb][Ee][Aa][Rr][Ee][Rr]$"},
+                    "expires_in": {"type": ["integer", "null"]},
+                    "scope": {"type": ["string", "null"]},
+                    "subject": {"type": ["string", "null"]},
+                    "patient": {"type": ["string", "null"]},
                 },
             },
             "prefetch": {
@@ -164,6 +248,47 @@ COMPONENTS: dict[str, Any] = {
         "required": ["cards"],
         "properties": {"cards": {"type": "array", "items": {"$ref": "#/components/schemas/Card"}}},
         "example": CARDS_EXAMPLE,
+    },
+    "Feedback": {
+        "type": "object",
+        "description": "What users did with cards. Unknown members are ignored.",
+        "required": ["feedback"],
+        "properties": {
+            "feedback": {
+                "type": "array",
+                "maxItems": MOST_ITEMS,
+                "items": {
+                    "type": "object",
+                    "required": ["card", "outcome", "outcomeTimestamp"],
+                    "properties": {
+                        "card": {**_CARD_ID, "description": "The card's uuid"},
+                        "outcome": {"type": "string", "enum": list(OUTCOMES)},
+                        "outcomeTimestamp": {"type": "string", "format": "date-time"},
+                        "acceptedSuggestions": {
+                            "type": ["array", "null"],
+                            "maxItems": MOST_SUGGESTIONS,
+                            "description": "Required of what was accepted",
+                            "items": {
+                                "type": "object",
+                                "required": ["id"],
+                                "properties": {"id": _CARD_ID},
+                            },
+                        },
+                        "overrideReason": _overridden("Why the card was set aside"),
+                        "overrideReasons": _overridden("The same under Epic's name"),
+                    },
+                    "if": {
+                        "required": ["outcome"],
+                        "properties": {"outcome": {"const": "accepted"}},
+                    },
+                    "then": {
+                        "required": ["acceptedSuggestions"],
+                        "properties": {"acceptedSuggestions": {"type": "array", "minItems": 1}},
+                    },
+                },
+            }
+        },
+        "example": FEEDBACK_EXAMPLE,
     },
     "Services": {
         "type": "object",
@@ -268,13 +393,16 @@ def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         401: "No caller of ours",
         403: "Not offered by this installation",
         404: "No such service or prediction, or the service is not in service here",
-        409: "The hookInstance came before with other content",
+        409: "The hookInstance came before with another context",
         412: "Required prefetch data are missing; expression names the key",
-        413: "The body is too large",
+        408: "The body did not arrive in time, or too slowly",
+        413: "The body is too large, or holds too many resources",
         415: "The body is not JSON",
+        429: "More calls a minute than one caller may make",
         500: "Our fault; diagnostics holds the number it has in our log",
-        503: "The prediction log does not answer, or which models are in service is not known; "
-        "nothing is shown that is not logged",
+        503: "Not ready within the caller's deadline, or too many calls at once; or the prediction "
+        "log does not answer, or which models are in service is not known. Retry-After says when "
+        "to come again",
     }
     return {
         status: {"description": said[status], "content": _content("OperationOutcome")}
@@ -296,7 +424,7 @@ DISCOVERY: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {"description": "The services offered", "content": _content("Services")},
-        **_refusals(401),
+        **_refusals(401, 503),
     },
     "openapi_extra": {"parameters": [_LANGUAGE], "security": _CALLER},
 }
@@ -308,11 +436,26 @@ HOOK: dict[str, Any] = {
             "description": "Cards, none where nothing is to be said",
             "content": _content("Cards"),
         },
-        **_refusals(400, 401, 404, 409, 412, 413, 415, 500, 503),
+        **_refusals(400, 401, 404, 408, 409, 412, 413, 415, 429, 500, 503),
     },
     "openapi_extra": {
         "parameters": [_LANGUAGE],
         "requestBody": {"required": True, "content": _content("HookRequest")},
+        "security": _CALLER,
+    },
+}
+FEEDBACK: dict[str, Any] = {
+    "summary": "Report what became of cards",
+    "response_class": Response,
+    "responses": {
+        200: {
+            "description": "Kept, whether or not the cards are known here",
+            "content": {"application/json": {"schema": {"type": "object", "maxProperties": 0}}},
+        },
+        **_refusals(400, 401, 404, 408, 413, 415, 429, 500, 503),
+    },
+    "openapi_extra": {
+        "requestBody": {"required": True, "content": _content("Feedback")},
         "security": _CALLER,
     },
 }

@@ -5,21 +5,28 @@
     ├── NotAuthenticated 401  no caller of ours; bare, the reason stays in our log
     ├── NotAllowedHere  403   this installation does not do that
     ├── UnknownService  404   no service in service, no prediction of that id
-    ├── AlreadyUsed     409   the hookInstance came before with other content
+    ├── AlreadyUsed     409   the hookInstance came before with another context
     ├── PreconditionFailed 412 required FHIR data were not sent; `field` names the key
-    ├── TooLarge        413   more bytes than allowed
-    └── WrongMediaType  415   not JSON
+    ├── TooSlow         408   the body did not arrive in time, or too slowly
+    ├── TooLarge        413   more bytes or more resources than allowed
+    ├── WrongMediaType  415   not JSON
+    └── TooManyCalls    429   more calls a minute than one caller may make
     OurFault                  ours
     ├── SealBroken      500   a sealed text was changed, or sealed with another key
     ├── LogUnavailable  503   the prediction log cannot be read
     ├── StatesUnknown   503   which models are in service was not seen for too long
-    └── NotDurable      503   the prediction could not be stored, so no card may be shown
+    ├── NotDurable      503   the prediction could not be stored, so no card may be shown
+    ├── TooBusy         503   as many calls as this process answers at once are being answered
+    └── TooLate         503   the answer was not ready within the caller's deadline
 
-`SetupError` stops a command or a start: a setting is missing or wrong (exit code 2).
+`retry_after_s`, where there is one: the same call may be answered if it comes again after so many
+seconds; it becomes Retry-After. docs/errors.md is this table for those who call (a test keeps the
+two equal). `SetupError` stops a command or a start: a setting is missing or wrong (exit code 2).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 MOST_PLACES = 8
@@ -50,10 +57,15 @@ class SetupError(Exception):
 
 
 class RequestRefused(Exception):
-    """The caller must change something. `field` is a FHIRPath-like path into the request."""
+    """The caller must change something. `field` is a FHIRPath-like path into the request.
+
+    `for_log`: what our log says besides, and the answer does not.
+    """
 
     status = 400
     issue_code = "invalid"
+    for_log: Mapping[str, str] = {}
+    retry_after_s: int | None = None
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -69,6 +81,11 @@ class NotAuthenticated(RequestRefused):
 
     status = 401
     issue_code = "login"
+
+    def __init__(self, reason: str, **known: str) -> None:
+        """The answer is the same for all: `reason` and what is known are for our log."""
+        super().__init__("not authenticated")
+        self.for_log = {"reason": reason, **known}
 
 
 class NotAllowedHere(RequestRefused):
@@ -86,7 +103,7 @@ class UnknownService(RequestRefused):
 
 
 class AlreadyUsed(RequestRefused):
-    """The hookInstance was used before, with other content."""
+    """The hookInstance was used before, with another context or too often with other data."""
 
     status = 409
     issue_code = "conflict"
@@ -97,6 +114,14 @@ class PreconditionFailed(RequestRefused):
 
     status = 412
     issue_code = "required"
+
+
+class TooSlow(RequestRefused):
+    """The body did not arrive in time."""
+
+    status = 408
+    issue_code = "timeout"
+    retry_after_s = 1
 
 
 class TooLarge(RequestRefused):
@@ -113,11 +138,20 @@ class WrongMediaType(RequestRefused):
     issue_code = "not-supported"
 
 
+class TooManyCalls(RequestRefused):
+    """More calls than one caller may make. Never raised for what another caller did."""
+
+    status = 429
+    issue_code = "throttled"
+    retry_after_s = 1
+
+
 class OurFault(Exception):
     """The service cannot do its work."""
 
     status = 500
     issue_code = "exception"
+    retry_after_s: int | None = None
 
 
 class SealBroken(OurFault):
@@ -129,6 +163,7 @@ class LogUnavailable(OurFault):
 
     status = 503
     issue_code = "transient"
+    retry_after_s = 5
 
 
 class StatesUnknown(OurFault):
@@ -136,6 +171,7 @@ class StatesUnknown(OurFault):
 
     status = 503
     issue_code = "transient"
+    retry_after_s = 5
 
 
 class NotDurable(OurFault):
@@ -143,3 +179,20 @@ class NotDurable(OurFault):
 
     status = 503
     issue_code = "transient"
+    retry_after_s = 5
+
+
+class TooBusy(OurFault):
+    """No call more can be answered at once."""
+
+    status = 503
+    issue_code = "throttled"
+    retry_after_s = 1
+
+
+class TooLate(OurFault):
+    """The answer was not ready in time. What was computed is logged, and found by a second try."""
+
+    status = 503
+    issue_code = "timeout"
+    retry_after_s = 1

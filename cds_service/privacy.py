@@ -41,8 +41,8 @@ class Privacy:
     ) -> str:
         """The id of the prediction a hook call asks for (UUID v8); the same call, the same id.
 
-        `answering`: the checksum and the state of the version that answers, and its mode. When they
-        change, the same call is another prediction.
+        `answering`: the digest of what was sent, the checksum and the state of the version that
+        answers, and its mode. When one of them changes, it is another prediction.
         """
         digest = self._mac(b"prediction", organisation, service, hook, instance, *answering)
         return str(uuid_v8(digest))

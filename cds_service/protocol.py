@@ -1,46 +1,58 @@
 """The wire of CDS Hooks 2.0.1: requests decoded with typed structs, discovery, answers.
 
-A request is checked field by field, and every refusal names its field. What a hook carries beyond
-what is read here (draft orders, appointments) is skipped. Epic's dialect comes with `EXTENSION_*`.
+A request is checked field by field, and every refusal names its field. What each hook's context
+must hold stands in `contexts.py`, what Epic adds in `epic.py`. Called by the hook route, by the
+silent version beside it and by the command line.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NewType
 
 import msgspec
 
-from cds_service.errors import BadRequest, PreconditionFailed
-from fhir_adapters.decode import Gathered
-from fhir_adapters.errors import UnreadableInput
+from cds_service.contexts import check_context, decoder_of
+from cds_service.errors import BadRequest, PreconditionFailed, RequestRefused, TooLarge
+from fhir_adapters.decode import NOTHING_FETCHED, Fetched, Gathered, decode_prefetch
+from fhir_adapters.errors import TooManyResources, UnreadableInput
 from fhir_adapters.resources import NOTHING, Element
+from fhir_adapters.selflinks import under_our_keys
 from models.package import Package
 
 HookInstance = NewType("HookInstance", str)
 
 EXTENSION_AS_OF = "dk.varsel.as-of"
 LONGEST_URL = 2048
+LONGEST_TOKEN = 16_384
 EXTENSION_FHIR_VERSION = "com.epic.cdshooks.request.fhir-version"
 
-# HL7/cds-hooks-library, hook definitions 1.0: context fields a hook must carry
-REQUIRED_CONTEXT: dict[str, tuple[str, ...]] = {
-    "patient-view": ("userId", "patientId"),
-    "encounter-discharge": ("userId", "patientId", "encounterId"),
-}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_FHIR_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _FHIR_SERVER = re.compile(r"https?://[!-~]+")
-_USER = re.compile(r"(Practitioner|PractitionerRole|Patient|RelatedPerson)/[A-Za-z0-9\-.]{1,64}")
+_TOKEN = re.compile(r"[!-~]+")
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 
-class Context(Element):
-    """The hook context's fields that are read."""
+class Authorization(msgspec.Struct, frozen=True):
+    """`fhirAuthorization`: the caller's leave to read its FHIR server for this one call.
 
-    user_id: str | None = None
-    patient_id: str | None = None
-    encounter_id: str | None = None
+    The specification requires all but `patient`; a call is not refused for lack of what is not
+    used (`expires_in`, `scope`, `subject`). The token is never printed, logged or stored.
+    """
+
+    access_token: str
+    token_type: str
+    expires_in: int | None = None
+    scope: str | None = None
+    subject: str | None = None
+    patient: str | None = None
+
+    def __repr__(self) -> str:
+        """The scope alone: a token in a log is a token given away."""
+        return f"Authorization(scope={self.scope!r})"
 
 
 class HookRequest(Element):
@@ -50,12 +62,18 @@ class HookRequest(Element):
     hook_instance: str | None = None
     context: msgspec.Raw = NOTHING
     fhir_server: str | None = None
+    fhir_authorization: Authorization | None = None
     prefetch: dict[str, msgspec.Raw] | None = None
     extension: dict[str, Any] | None = None
 
 
 class HookCall(msgspec.Struct, frozen=True):
-    """A hook request that is whole: what the rest of the service works on."""
+    """A hook request that is whole: what the rest of the service works on.
+
+    `content`: everything that tells one call from another, `context_content` the part of it that
+    says what was asked about; a call repeated under one hookInstance may bring other data, but may
+    not ask about something else. A token is in neither.
+    """
 
     hook: str
     hook_instance: HookInstance
@@ -63,18 +81,24 @@ class HookCall(msgspec.Struct, frozen=True):
     user_id: str
     encounter_id: str | None
     fhir_server: str
+    authorization: Authorization | None
     prefetch: dict[str, msgspec.Raw]
     extension: dict[str, Any]
     content: tuple[bytes | memoryview, ...]
+    context_content: tuple[bytes, ...]
 
 
 _REQUEST = msgspec.json.Decoder(HookRequest)
-_CONTEXT = msgspec.json.Decoder(Context)
 
 
-def decode_call(body: bytes, hooks: Sequence[str]) -> HookCall:
-    """The hook call a body holds. BadRequest names the field that is missing or wrong."""
-    request: HookRequest = _decode(_REQUEST, body, "")
+def decode_call(
+    body: bytes, hooks: Sequence[str], *, names: Mapping[str, str] = NO_NAMES
+) -> HookCall:
+    """The hook call a body holds. BadRequest names the field that is missing or wrong.
+
+    `names`: the caller's own prefetch keys for those of the service.
+    """
+    request: HookRequest = decode_json(_REQUEST, body, "")
     hook = _required(request.hook, "hook")
     if hook not in hooks:
         raise BadRequest(f"this service answers {', '.join(hooks)}", field="hook")
@@ -82,11 +106,14 @@ def decode_call(body: bytes, hooks: Sequence[str]) -> HookCall:
         _required(request.hook_instance, "hookInstance"), _UUID, "hookInstance", "a UUID"
     )
     raw_context = _required(bytes(request.context), "context")
-    context = _check_context(hook, _decode(_CONTEXT, raw_context, "context"))
+    context = check_context(hook, decode_json(decoder_of(hook), raw_context, "context"))
     extension = request.extension or {}
     _check_fhir_version(extension)
     prefetch = request.prefetch or {}
     fhir_server = _check_fhir_server(request.fhir_server)
+    authorization = request.fhir_authorization
+    if authorization is not None:
+        _check_authorization(authorization, fhir_server, context.patient_id or "")
     return HookCall(
         hook=hook,
         hook_instance=HookInstance(instance.lower()),
@@ -94,7 +121,8 @@ def decode_call(body: bytes, hooks: Sequence[str]) -> HookCall:
         user_id=context.user_id or "",
         encounter_id=context.encounter_id,
         fhir_server=fhir_server,
-        prefetch=prefetch,
+        authorization=authorization,
+        prefetch=_by_our_keys(prefetch, names),
         extension=extension,
         content=(
             raw_context,
@@ -106,16 +134,18 @@ def decode_call(body: bytes, hooks: Sequence[str]) -> HookCall:
                 for part in (key.encode(), memoryview(prefetch[key]))
             ),
         ),
+        context_content=(raw_context, fhir_server.encode()),
     )
 
 
 def hook_of(body: bytes) -> str | None:
     """Which hook a request names; None where it names none. BadRequest where it is no request."""
-    request: HookRequest = _decode(_REQUEST, body, "")
+    request: HookRequest = decode_json(_REQUEST, body, "")
     return request.hook
 
 
-def _decode(decoder: msgspec.json.Decoder[Any], raw: bytes, where: str) -> Any:
+def decode_json(decoder: msgspec.json.Decoder[Any], raw: bytes, where: str) -> Any:
+    """What a decoder reads of some bytes; BadRequest names the field at fault, under `where`."""
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
@@ -150,19 +180,38 @@ def _check_fhir_server(url: str | None) -> str:
     return url.rstrip("/")
 
 
-def _check_context(hook: str, context: Context) -> Context:
-    named = {
-        "userId": (context.user_id, _USER, "Practitioner/<id> or another kind of user"),
-        "patientId": (context.patient_id, _FHIR_ID, "a FHIR id, without a type in front"),
-        "encounterId": (context.encounter_id, _FHIR_ID, "a FHIR id, without a type in front"),
-    }
-    for name, (value, pattern, form) in named.items():
-        field = f"context.{name}"
-        if name in REQUIRED_CONTEXT[hook]:
-            _required(value, field)
-        if value is not None:
-            _matching(value, pattern, field, form)
-    return context
+def _check_authorization(given: Authorization, fhir_server: str, patient_id: str) -> None:
+    """Refuse what cannot be used, and leave to read somebody else's record."""
+    where = "fhirAuthorization"
+    if not fhir_server:
+        raise BadRequest("fhirServer is required with fhirAuthorization", field="fhirServer")
+    token = given.access_token
+    if len(token) > LONGEST_TOKEN or not _TOKEN.fullmatch(token):
+        raise BadRequest(
+            f"access_token must be 1 to {LONGEST_TOKEN} printable characters without spaces",
+            field=f"{where}.access_token",
+        )
+    if given.token_type.lower() != "bearer":
+        raise BadRequest("token_type must be Bearer", field=f"{where}.token_type")
+    if given.patient is not None and given.patient.removeprefix("Patient/") != patient_id:
+        raise BadRequest(
+            "the token is for another patient than context.patientId", field=f"{where}.patient"
+        )
+
+
+def _by_our_keys(
+    prefetch: dict[str, msgspec.Raw], names: Mapping[str, str]
+) -> dict[str, msgspec.Raw]:
+    """The prefetch under the keys of the service; BadRequest where two become one."""
+    if not names:
+        return prefetch
+    ours: dict[str, msgspec.Raw] = {}
+    for key, value in prefetch.items():
+        name = names.get(key, key)
+        if name in ours:
+            raise BadRequest(f"two keys stand for {name} here", field=f"prefetch.{key}")
+        ours[name] = value
+    return ours
 
 
 def _check_fhir_version(extension: dict[str, Any]) -> None:
@@ -172,11 +221,40 @@ def _check_fhir_version(extension: dict[str, Any]) -> None:
         raise BadRequest("this service speaks FHIR R4", field=f"extension.{EXTENSION_FHIR_VERSION}")
 
 
-def require_patient(package: Package, gathered: Gathered, patient_id: str) -> None:
-    """Refuse a prefetch that does not hold the patient of the context.
+def our_prefetch(call: HookCall, package: Package) -> dict[str, msgspec.Raw]:
+    """A call's prefetch under the keys of the package that it proves to answer."""
+    templates = {key: query.template for key, query in package.manifest.prefetch.items()}
+    return under_our_keys(
+        call.prefetch, templates, patient_id=call.patient_id, base=call.fhir_server
+    )
 
-    PreconditionFailed where it holds no Patient (a `null` says that there is none), BadRequest
-    where it holds another; both name the prefetch key.
+
+def read_prefetch(
+    call: HookCall,
+    package: Package,
+    fetched: Mapping[str, Fetched] = NOTHING_FETCHED,
+    *,
+    most: float = math.inf,
+) -> Gathered:
+    """The resources of a call's prefetch, and how completely each of the package's queries was
+    answered: under the key that asks it, or by a Bundle whose self link repeats it.
+
+    `fetched`: by template, what the FHIR server itself answered; it goes before the prefetch.
+    Raises UnreadableInput for another FHIR release, or more resources than `most`.
+    """
+    by_key = {
+        key: fetched[query.template]
+        for key, query in package.manifest.prefetch.items()
+        if query.template in fetched
+    }
+    return decode_prefetch(our_prefetch(call, package), package.expected, by_key, most=most)
+
+
+def require_patient(package: Package, gathered: Gathered, patient_id: str) -> None:
+    """Refuse data that do not hold the patient of the context, or that hold another beside them.
+
+    PreconditionFailed where there is no Patient (a `null` says that there is none), BadRequest
+    where there is another; both name the prefetch key.
     """
     asked = next(
         (k for k, q in package.expected.items() if q.resource_type == "Patient"), "patient"
@@ -185,28 +263,29 @@ def require_patient(package: Package, gathered: Gathered, patient_id: str) -> No
     patients = gathered.of("Patient")
     if not patients:
         raise PreconditionFailed("no Patient was sent", field=field)
-    if all(patient.id != patient_id for patient in patients):
+    if any(patient.id != patient_id for patient in patients):
         raise BadRequest("the Patient is not that of context.patientId", field=field)
 
 
-def refused_input(error: UnreadableInput) -> BadRequest:
+def refused_input(error: UnreadableInput) -> RequestRefused:
     """A refusal by the FHIR room, as the caller gets it."""
+    if isinstance(error, TooManyResources):
+        return TooLarge(str(error), field="prefetch")
     return BadRequest(str(error), field=error.field)
 
 
 def discovery(packages: list[Package], language: str) -> dict[str, Any]:
-    """The answer to GET /cds-services: one entry per service and hook."""
-    return {
-        "services": [
-            {
-                "hook": hook,
-                "id": package.id,
-                "title": package.manifest.title.in_language(language),
-                "description": package.manifest.description.in_language(language),
-                "prefetch": {k: q.template for k, q in package.manifest.prefetch.items()},
-                "version": package.manifest.version,
-            }
-            for package in packages
-            for hook in package.manifest.hooks
-        ]
-    }
+    """The answer to GET /cds-services: one entry per service and hook, without empty members."""
+    entries = (
+        {
+            "hook": hook,
+            "id": package.id,
+            "title": package.manifest.title.in_language(language),
+            "description": package.manifest.description.in_language(language),
+            "prefetch": {k: q.template for k, q in package.manifest.prefetch.items()},
+            "version": package.manifest.version,
+        }
+        for package in packages
+        for hook in dict.fromkeys(package.manifest.hooks)
+    )
+    return {"services": [{k: said for k, said in entry.items() if said} for entry in entries]}

@@ -7,10 +7,10 @@ of risks and alarms live in `cds_service/cards.py`. Pure.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import Literal
 
+from cds_service.card_ids import card_id
 from cds_service.cards import (
     LONGEST_SUMMARY,
     MOST_LOWERING,
@@ -23,6 +23,7 @@ from cds_service.cards import (
 )
 from cds_service.findings import Setting, Specs, say_findings, say_missing, specs_of
 from cds_service.texts import RANKED_TEXTS
+from cds_service.topics import ranking_said
 from cds_service.wording import rounded_to_sum
 from models import manifest as words
 from models.prediction import Argument, Prediction, RankingPrediction
@@ -31,17 +32,17 @@ Way = Literal["for", "against"]
 
 
 def every_card(
-    manifest: words.Manifest, prediction: Prediction, setting: Setting, *, known: bool = False
+    manifest: words.Manifest, prediction: Prediction, setting: Setting, *, alarms_only: bool = False
 ) -> list[Card]:
     """The cards a prediction shows: alarms, risks, then rankings.
 
-    `known`: what it says was shown before; only alarms are shown again.
+    `alarms_only`: what else it says was shown before, or is not to be shown; alarms always are.
     """
-    cards = make_cards(manifest, prediction, setting, known=known)
+    cards = make_cards(manifest, prediction, setting, alarms_only=alarms_only)
     shown = rankings_to_show(manifest, prediction) if prediction.mode == "live" else []
-    for ranking in [] if known else shown:
+    for ranking in [] if alarms_only else shown:
         card = _ranked_card(manifest, prediction, ranking, setting)
-        card["uuid"] = str(uuid.uuid5(uuid.UUID(prediction.prediction_id), str(len(cards))))
+        card["uuid"] = card_id(prediction.prediction_id, len(cards))
         cards.append(card)
     return cards
 
@@ -105,7 +106,7 @@ def _ranked_card(
         summary=_summary(manifest, ranking, setting),
         detail=_detail(manifest, prediction, ranking, setting),
         indicator="info",
-        topic=f"{ranking.ranking}{ranking.classes[0].id}",
+        topic=ranking_said(ranking.ranking, ranking.classes[0].id),
     )
 
 

@@ -47,7 +47,15 @@ def run(settings: Settings, *, demo: bool) -> None:
     _say_where(settings)
     if demo:
         threading.Thread(target=_show_demo, args=(settings,), daemon=True).start()
-    config = uvicorn.Config(app, log_config=None, access_log=False, loop="auto", http="httptools")
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        loop="auto",
+        http="httptools",
+        ws="none",
+        server_header=False,
+    )
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     if not server.started:

@@ -7,16 +7,20 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from cds_service.callers import Caller, Callers, read_callers
+from cds_service.auth.callers import Caller, Callers, read_callers
+from cds_service.auth.door import Door
 from cds_service.db.governance import read_history
 from cds_service.db.log import PredictionLog, is_absent, open_engine
 from cds_service.db.migrate import check_revision, upgrade
+from cds_service.delivery import Delivery
 from cds_service.errors import SetupError
 from cds_service.governance import History
+from cds_service.limits import Turns
 from cds_service.privacy import Privacy
 from cds_service.settings import Settings, read_settings
 from cds_service.shadow import Shadows
 from cds_service.watch import Watch
+from fhir_adapters.client.fetch import FhirClient
 from models.evaluation import is_specification
 from models.manifest import folder_id
 from models.registry import (
@@ -31,15 +35,18 @@ from models.registry import (
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Settings, packages, log, keys, callers, and who is in service, of one process."""
+    """Settings, packages, log, keys, door, who is in service, and turns, of one process."""
 
     settings: Settings
     registry: Registry
     log: PredictionLog
     privacy: Privacy
-    callers: Callers
+    door: Door
     watch: Watch
     shadows: Shadows
+    turns: Turns
+    delivery: Delivery
+    fhir: FhirClient
 
 
 def open_registry(settings: Settings) -> Registry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import secrets
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +23,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cds_service.errors import SetupError
 
 KEY_BYTES = 32
+_ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 
 
 class Settings(BaseSettings):
@@ -83,6 +85,41 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         25_000_000, gt=0, description="Largest request body read, in bytes; more is answered 413"
     )
+    max_resources: int = Field(
+        20_000,
+        gt=0,
+        description="Most resources read of one request, prefetch keys among them; more is "
+        "answered 413",
+    )
+    max_string_bytes: int = Field(
+        1_000_000,
+        ge=1000,
+        description="Longest text in a request body, in bytes; a longer one is answered 400",
+    )
+    body_seconds: float = Field(
+        10.0, gt=0, description="Seconds within which a request body arrives; else 408"
+    )
+    body_bytes_per_second: int = Field(
+        10_000,
+        gt=0,
+        description="Slowest a request body may arrive, after the first two seconds; else 408",
+    )
+    max_calls: int = Field(
+        64, gt=0, description="Most calls one process answers at once; the next one waits"
+    )
+    wait_seconds: float = Field(
+        1.0, ge=0, description="Longest a call waits for its turn, in seconds; then 503"
+    )
+    calls_per_minute: int = Field(
+        12_000,
+        gt=0,
+        description="Most calls of one caller that one process answers in a minute; more get 429",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins, separated by spaces, whose pages in a browser may call "
+        "(https://host:port); without it none may",
+    )
 
     @field_validator("timezone")
     @classmethod
@@ -91,6 +128,15 @@ class Settings(BaseSettings):
             ZoneInfo(value)
         except (KeyError, ValueError, OSError):
             raise ValueError("not a time zone of the tz database") from None
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _named_origins(cls, value: str | None) -> str | None:
+        """Origins as a browser sends them: nothing behind host and port, and no `*`."""
+        for origin in (value or "").split():
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin} is not an origin such as https://host:port")
         return value
 
     @property
@@ -118,6 +164,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The URL of the prediction log."""
         return self.database_url or f"sqlite:///{self.state_dir / 'varsel.db'}"
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The origins whose pages may call from a browser; none unless they are named."""
+        return tuple((self.cors_origins or "").split())
 
     @property
     def keys(self) -> Keys:

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import anyio.to_thread
@@ -22,8 +23,8 @@ from cds_service.db.log import PredictionLog
 from cds_service.errors import OurFault, RequestRefused
 from cds_service.governance import Duty
 from cds_service.privacy import Privacy
-from cds_service.protocol import HookCall, require_patient
-from fhir_adapters.decode import decode_prefetch
+from cds_service.protocol import HookCall, read_prefetch, require_patient
+from fhir_adapters.decode import NOTHING_FETCHED, Fetched
 from fhir_adapters.errors import FhirError
 
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.shadow")
@@ -32,12 +33,15 @@ MOST_WAITING = 32
 
 
 class Beside(NamedTuple):
-    """What is kept of an answered call: the silent version, what was asked, and by whom."""
+    """What is kept of an answered call: the silent version, what was asked, and by whom; and what
+    the FHIR server answered to queries of the version in front, by template.
+    """
 
     duty: Duty
     call: HookCall
     question: Question
     asked: Asked
+    fetched: Mapping[str, Fetched] = NOTHING_FETCHED
 
 
 class Shadows:
@@ -86,12 +90,12 @@ def shadow_row(beside: Beside, privacy: Privacy) -> dict[str, Any]:
     """
     duty, call, asked = beside.duty, beside.call, beside.asked
     package = duty.package
-    gathered = decode_prefetch(call.prefetch, package.expected)
+    gathered = read_prefetch(call, package, beside.fetched)
     require_answers(package, gathered)
     require_patient(package, gathered, call.patient_id)
     question = dataclasses.replace(
         beside.question,
-        prediction_id=prediction_id(privacy, asked.organisation, call, duty, mode="silent"),
+        prediction_id=prediction_id(privacy, asked, duty, mode="silent"),
         standing=duty.standing,
         hit_rates=duty.hit_rates,
         mode="silent",
@@ -120,15 +124,18 @@ def report_failure(assessment: Assessment) -> None:
         )
 
 
-def prediction_id(
-    privacy: Privacy, organisation: str, call: HookCall, duty: Duty, *, mode: str
-) -> str:
-    """The id of what a version says to a call in the state it stands in, live or silent."""
+def prediction_id(privacy: Privacy, asked: Asked, duty: Duty, *, mode: str) -> str:
+    """The id of what a version says to a call in the state it stands in, live or silent.
+
+    The same call on other data is another prediction, so that each has its own page and its own
+    cards; the same on the same data has the same id.
+    """
     return privacy.prediction_id(
-        organisation,
+        asked.organisation,
         duty.package.id,
-        call.hook,
-        call.hook_instance,
+        asked.hook,
+        asked.hook_instance,
+        asked.content_digest,
         duty.package.checksum,
         duty.standing.state,
         mode,

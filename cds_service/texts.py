@@ -392,6 +392,8 @@ PAGE_TEXTS: Mapping[str, PageTexts] = {
             "the answer carries an OperationOutcome": "svaret indeholder en fejlmeddelelse",
             "an entry could not be read": "en del af svaret kunne ikke læses",
             "one page of more": "kun den første side af flere",
+            "a narrower search was answered": "svaret gælder en snævrere søgning",
+            "holds resources of another patient": "svaret indeholder en anden patients data",
         },
         unusual="usædvanlig værdi",
         recorded="målt",

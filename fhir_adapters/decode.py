@@ -11,18 +11,21 @@ Turning resources into clinical facts is `facts.py`; fetching what is missing is
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from fhir_adapters import resources as r
 from fhir_adapters.clock import OPEN, UNDATED, Seconds, parse_time
-from fhir_adapters.errors import UnreadableInput, WrongFhirVersion
+from fhir_adapters.errors import TooManyResources, UnreadableInput, WrongFhirVersion
 from fhir_adapters.references import last_segments
+from fhir_adapters.selflinks import Filters, asks_less
 
 AnswerState = Literal["complete", "partial", "absent", "failed"]
 NO_MATCH = frozenset({"outcome", "include"})
@@ -64,15 +67,38 @@ class QueryAnswer:
 
 COMPLETE = QueryAnswer("complete", UNDATED)
 NOT_ASKED = QueryAnswer("absent", reason="not asked")
+NARROWER = "a narrower search was answered"
+"""Why a query was not asked under whose key something stands: by its self link, something else."""
+ONE_PAGE = "one page of more"
+WITH_OUTCOME = "the answer carries an OperationOutcome"
+"""Why an answer is partial that asking the FHIR server may complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedQuery:
-    """What a package asks under one prefetch key: the resource type and the page size, if any."""
+    """What a package asks under one prefetch key: the resource type, the page size, if any, and
+    what the search lets through; None where that is not known.
+    """
 
     resource_type: str
     page_size: int | None = None
     newest_first: bool = False
+    filters: Filters | None = None
+
+
+class Fetched(NamedTuple):
+    """What the FHIR server itself answered to a query: one value, as a prefetch would hold it.
+
+    `value`: None where it did not answer; `to_the_end`: no page of it is left, however full the
+    last one is; `reason`: why it is missing or not the whole, in words without ids or URLs.
+    """
+
+    value: bytes | None
+    to_the_end: bool = False
+    reason: str | None = None
+
+
+NOTHING_FETCHED: Mapping[str, Fetched] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -85,6 +111,9 @@ class Gathered:
     troubles: list[Trouble] = field(default_factory=list)
     whole_record: bool = False
     looked_at: dict[str, int] = field(default_factory=dict)
+    most: float = math.inf
+    """How many resources may be read; `counted` are, those of no use among them."""
+    counted: int = 0
 
     def of(self, resource_type: str) -> list[Any]:
         """The resources of a type, in the order they came."""
@@ -115,16 +144,26 @@ def decode_bundle(raw: bytes) -> Gathered:
 
 
 def decode_prefetch(
-    prefetch: Mapping[str, msgspec.Raw], expected: Mapping[str, ExpectedQuery]
+    prefetch: Mapping[str, msgspec.Raw],
+    expected: Mapping[str, ExpectedQuery],
+    fetched: Mapping[str, Fetched] = NOTHING_FETCHED,
+    *,
+    most: float = math.inf,
 ) -> Gathered:
     """The resources of a hook's prefetch, and per expected key how completely it was answered.
 
     A key may hold a resource, a Bundle, null (asked, nothing there) or an OperationOutcome (asked,
-    failed). Keys nobody expects are read too: what they hold is data, but proves no query.
+    failed). Keys nobody expects are read too: what they hold is data, but proves no query. What was
+    `fetched` under a key takes the place of what the prefetch held there. Raises TooManyResources
+    where there are more keys and resources than `most`.
     """
-    gathered = Gathered()
+    gathered = Gathered(most=most)
+    _count(gathered, len(prefetch))
     for key, value in prefetch.items():
-        _add_prefetch_value(gathered, key, memoryview(value), expected.get(key))
+        if key not in fetched:
+            _add_value(gathered, key, memoryview(value), expected.get(key), where=f"prefetch.{key}")
+    for key, answer in fetched.items():
+        _add_fetched(gathered, key, answer, expected.get(key))
     return gathered
 
 
@@ -178,10 +217,24 @@ def _bundle(raw: bytes | memoryview, where: str) -> r.Bundle:
     return bundle
 
 
-def _add_prefetch_value(
-    gathered: Gathered, key: str, raw: memoryview, expected: ExpectedQuery | None
+def _add_fetched(
+    gathered: Gathered, key: str, fetched: Fetched, expected: ExpectedQuery | None
 ) -> None:
-    where = f"prefetch.{key}"
+    if fetched.value is None:
+        gathered.answers[key] = QueryAnswer("failed", reason=fetched.reason)
+        return
+    if expected and fetched.to_the_end:
+        expected = replace(expected, page_size=None)
+    _add_value(gathered, key, memoryview(fetched.value), expected, where=f"fetched.{key}")
+    answer = gathered.answers[key]
+    if fetched.reason and answer.state == "partial":
+        said = f"{answer.reason}; {fetched.reason}"
+        gathered.answers[key] = replace(answer, reason=said)
+
+
+def _add_value(
+    gathered: Gathered, key: str, raw: memoryview, expected: ExpectedQuery | None, *, where: str
+) -> None:
     if bytes(raw[:4]) == b"null":
         gathered.answers[key] = QueryAnswer("complete", UNDATED, 0)
         return
@@ -196,7 +249,7 @@ def _add_prefetch_value(
             answer = _answer_of(bundle, expected, found, len(gathered.troubles) > before)
         else:
             answer = _single(gathered, raw, where, kind, expected)
-    except WrongFhirVersion:
+    except (WrongFhirVersion, TooManyResources):
         raise
     except UnreadableInput as error:
         gathered.troubles.append(Trouble(error.field or where, "unreadable", str(error)))
@@ -248,8 +301,10 @@ def _answer_of(
     entries = bundle.entry or ()
     failures = [e for e in entries if e.search and e.search.mode == "outcome"]
     count = len(entries) - sum(1 for e in entries if e.search and e.search.mode in NO_MATCH)
+    if expected and expected.filters is not None and asks_less(bundle.link, expected.filters):
+        return QueryAnswer("absent", OPEN, count, NARROWER)
     if any(not _is_no_results_entry(entry) for entry in failures):
-        return QueryAnswer("partial", OPEN, count, "the answer carries an OperationOutcome")
+        return QueryAnswer("partial", OPEN, count, WITH_OUTCOME)
     if had_trouble:
         return QueryAnswer("partial", OPEN, count, "an entry could not be read")
     more = any(link.relation == "next" for link in bundle.link or ())
@@ -259,7 +314,7 @@ def _answer_of(
         return QueryAnswer("complete", UNDATED, count)
     newest_first = bool(expected and expected.newest_first)
     covers_from = _covered_from(matches) if newest_first else OPEN
-    return QueryAnswer("partial", covers_from, count, "one page of more")
+    return QueryAnswer("partial", covers_from, count, ONE_PAGE)
 
 
 def _is_no_results_entry(entry: r.Entry) -> bool:
@@ -307,6 +362,7 @@ def _time_of(resource: Any) -> Seconds | None:
 
 def _add_bundle(gathered: Gathered, bundle: r.Bundle, where: str) -> list[Any]:
     """The hits of a Bundle that could be read, in their order, all kept in `gathered`."""
+    _count(gathered, len(bundle.entry or ()))
     hits = []
     for number, entry in enumerate(bundle.entry or ()):
         mode = entry.search.mode if entry.search else None
@@ -316,6 +372,13 @@ def _add_bundle(gathered: Gathered, bundle: r.Bundle, where: str) -> list[Any]:
             if resource is not None and mode not in NO_MATCH:
                 hits.append(resource)
     return hits
+
+
+def _count(gathered: Gathered, resources: int) -> None:
+    """Count resources before they are read, so that too many cost nothing but their counting."""
+    gathered.counted += resources
+    if gathered.counted > gathered.most:
+        raise TooManyResources(f"the request holds more than {gathered.most:.0f} resources")
 
 
 def _add_resource(

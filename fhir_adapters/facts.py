@@ -16,6 +16,7 @@ from fhir_adapters.codes import code_table
 from fhir_adapters.decode import Gathered
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.reading.answers import read_answers
+from fhir_adapters.reading.belonging import own_only
 from fhir_adapters.reading.contacts import read_contacts
 from fhir_adapters.reading.diagnoses import read_conditions, read_episodes, read_procedures
 from fhir_adapters.reading.medicines import read_medicines
@@ -31,15 +32,18 @@ def build_record(
     *,
     patient_id: str | None = None,
     zone: tzinfo = COPENHAGEN,
+    base: str = "",
 ) -> PatientRecord:
     """The record of one patient, of the concepts a package wants.
 
     `patient_id` is the patient the question is about; without it the input must hold exactly one
-    Patient. Raises UnreadableInput where the patient is missing or cannot be told.
+    Patient. `base`: the FHIR server the input is of; "" where it is not known, and then an absolute
+    reference is taken for one to it. Raises UnreadableInput where the patient is missing or cannot
+    be told.
     """
     patient = _the_patient(gathered, patient_id)
-    own_id = patient.id or ""
-    reading = Reading(gathered, wanted, patient_id=own_id, table=code_table(), zone=zone)
+    gathered = own_only(gathered, patient, base=base, queries=wanted.queries)
+    reading = Reading(gathered, wanted, table=code_table(), zone=zone)
     read_observations(reading)
     read_conditions(reading)
     read_procedures(reading)
@@ -47,7 +51,7 @@ def build_record(
     read_answers(reading)
     read_episodes(reading)
     return PatientRecord(
-        patient_id=own_id,
+        patient_id=patient.id or "",
         birth_date=patient.birth_date,
         gender=patient.gender,
         deceased_at=_deceased_at(reading, patient),

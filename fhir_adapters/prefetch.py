@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from fhir_adapters.decode import ExpectedQuery
+from fhir_adapters.selflinks import filters_of
 
 _SORTS: Mapping[str, tuple[str, ...]] = {
     "date": (
@@ -32,7 +33,7 @@ _SORTS: Mapping[str, tuple[str, ...]] = {
 
 
 def expected_query(template: str) -> ExpectedQuery:
-    """The type, page size and order a template asks for."""
+    """The type, page size, order and filters a template asks for."""
     parts = urlsplit(template)
     asked = dict(parse_qsl(parts.query))
     count = asked.get("_count")
@@ -40,6 +41,7 @@ def expected_query(template: str) -> ExpectedQuery:
         resource_type=parts.path.split("/")[0],
         page_size=int(count) if count else None,
         newest_first=asked.get("_sort", "").startswith("-"),
+        filters=filters_of(template),
     )
 
 

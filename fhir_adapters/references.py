@@ -30,8 +30,44 @@ def reference_key(reference: str | None, ids_by_full_url: Mapping[str, str]) -> 
 
 
 def refers_to_patient(
-    reference: str | None, patient_id: str, ids_by_full_url: Mapping[str, str]
+    reference: str | None,
+    patient_id: str,
+    ids_by_full_url: Mapping[str, str],
+    *,
+    base: str = "",
 ) -> bool:
-    """Whether a subject reference means this patient; no reference at all means nobody else."""
-    key = reference_key(reference, ids_by_full_url)
-    return key is None or key in (f"Patient/{patient_id}", f"urn:uuid:{patient_id}")
+    """Whether a subject reference means this patient; no reference at all means nobody else.
+
+    A resource is known by its whole address: `Patient/1` of another server than `base`, where that
+    is known, is somebody else. So is whoever a fragment (`#p`) means, since a contained Patient has
+    no identity of its own.
+    """
+    if not reference:
+        return True
+    own = f"Patient/{patient_id}"
+    if reference.startswith("urn:"):
+        return ids_by_full_url.get(reference, reference) in (own, f"urn:uuid:{patient_id}")
+    if reference.startswith("#"):
+        return False
+    key = last_segments(reference, 2)
+    server = reference.split("/_history/", 1)[0].rstrip("/").removesuffix(key)
+    return key == own and is_on_server(server, base)
+
+
+def is_on_server(server: str, base: str) -> bool:
+    """Whether what stands before `Type/id` or `Type?` is nothing, or the address of `base`.
+
+    The scheme does not count: servers behind a proxy call themselves http. Without a base nobody
+    can tell, and every server will do.
+    """
+    if not server or not base:
+        return True
+    return _address(server) == _address(base)
+
+
+def _address(url: str) -> tuple[str, str]:
+    """Host with port, the scheme's usual one left out, and path without a slash at its end."""
+    scheme, _, rest = url.partition("://")
+    host, _, path = rest.partition("/")
+    usual = ":443" if scheme.lower() == "https" else ":80"
+    return host.lower().removesuffix(usual), path.rstrip("/")

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import msgspec
 
+NOTHING = msgspec.Raw(b"")
+"""Raw JSON that was not there."""
+
 
 class Element(msgspec.Struct, rename="camel", gc=False):
     """The base of all: camelCase on the wire, unknown fields skipped, never in a cycle."""
@@ -24,8 +27,16 @@ class CodeableConcept(Element):
     coding: list[Coding] | None = None
 
 
+class Identifier(Element):
+    system: str | None = None
+    value: str | None = None
+
+
 class Reference(Element):
+    """`identifier` stays bytes: it is read where a reference has nothing else, which is seldom."""
+
     reference: str | None = None
+    identifier: msgspec.Raw = NOTHING
 
 
 class Period(Element):
@@ -48,6 +59,7 @@ class Resource(Element):
 
 
 class Patient(Resource):
+    identifier: msgspec.Raw = NOTHING
     birth_date: str | None = None
     gender: str | None = None
     deceased_boolean: bool | None = None
@@ -113,6 +125,7 @@ class Observation(Resource):
     status: str | None = None
     code: CodeableConcept | None = None
     subject: Reference | None = None
+    focus: list[Reference] | None = None
     effective_date_time: str | None = None
     effective_period: Period | None = None
     effective_instant: str | None = None
@@ -238,10 +251,6 @@ class Link(Element):
 
 class Search(Element):
     mode: str | None = None
-
-
-NOTHING = msgspec.Raw(b"")
-"""Raw JSON that was not there."""
 
 
 class Entry(Element):

@@ -31,7 +31,10 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """What a head or ranking may be called: it names a folder."""
 Indicator = Literal["info", "warning", "critical"]
 Comparison = Literal["<", "<=", ">", ">=", "=="]
-Hook = Literal["encounter-discharge", "patient-view"]
+Hook = Literal[
+    "appointment-book", "encounter-discharge", "encounter-start", "order-select", "order-sign",
+    "patient-view",
+]  # fmt: skip
 """The hooks a package can ask for: those whose context the service checks."""
 
 
@@ -401,6 +404,7 @@ def _check(m: Manifest, model_id: str) -> None:
         if name not in ABOUT:
             raise PackageRefused(model_id, f"reference_scores: no score is called {name!r}")
     _check_heads(model_id, m)
+    _check_unique(model_id, "hooks", [*m.hooks])
     _check_unique(model_id, "reference_scores", m.reference_scores)
     _check_unique(model_id, "rules", [rule.id for rule in m.rules])
     _check_unique(model_id, "categories", [category.id for category in m.categories])

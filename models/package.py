@@ -129,6 +129,7 @@ class Specification:
                 AnswerRule(concept, frozenset(a.link_ids), a.values)
                 for concept, a in m.answers.items()
             ),
+            queries={key: query.resource_type for key, query in self.expected.items()},
         )
 
     @cached_property

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from httpx2 import Response
+from hypothesis import settings as properties
 
 from cds_service.app import create_app
 from cds_service.settings import Settings
@@ -23,6 +24,10 @@ from models.package import Package
 from models.registry import BUNDLED, Registry, admit
 
 ROOT = Path(__file__).parent.parent
+
+# How long an example takes says more of who else computes on the machine; speed is the bench's.
+properties.register_profile("varsel", deadline=None)
+properties.load_profile("varsel")
 
 
 @cache

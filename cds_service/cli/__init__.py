@@ -20,6 +20,7 @@ from cds_service.cli import (
     packages,
     ready,
     scoring,
+    sites,
     studies,
 )
 from cds_service.errors import OurFault, RequestRefused, SetupError
@@ -38,12 +39,16 @@ app = typer.Typer(
 models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
 cohort_app = typer.Typer(help="Cohorts from Bulk Data, and synthetic ones.", no_args_is_help=True)
 db_app = typer.Typer(help="The prediction log's database.", no_args_is_help=True)
+doctor_app = typer.Typer(invoke_without_command=True)
 app.add_typer(models_app, name="models")
 app.add_typer(cohort_app, name="cohort")
 app.add_typer(db_app, name="db")
+app.add_typer(doctor_app, name="doctor")
 
 app.command("serve")(operate.serve)
-app.command("doctor")(operate.doctor)
+doctor_app.callback()(operate.doctor)
+doctor_app.command("lgl")(sites.lgl)
+doctor_app.command("request")(sites.request)
 app.command("openapi")(operate.openapi)
 db_app.command("upgrade")(operate.db_upgrade)
 app.command("score")(scoring.score)

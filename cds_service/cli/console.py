@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,12 @@ JSON_HELP = "Print one JSON document on standard output and nothing else"
 
 
 def print_json(content: Any) -> None:
-    """One JSON document on standard output."""
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
+    """One JSON document on standard output, in which nothing is obeyed by a terminal: characters
+    that are not printed stand there as JSON escapes, and mean the same to who reads it.
+    """
+    text = msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
+    shown = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.buffer.write("".join(shown).encode() + b"\n")
     sys.stdout.flush()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cds_service.auth.door import fetch_all_keys
 from cds_service.cli.console import JSON_HELP, print_json
 from cds_service.db.log import PredictionLog, is_absent, open_engine
 from cds_service.db.migrate import check_revision, upgrade
@@ -76,8 +78,13 @@ def openapi_files() -> dict[str, str]:
 # ---- doctor ---------------------------------------------------------------------------------
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False) -> None:
+def doctor(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
     """Check the installation and say what is wrong. Exit code 1 where something is."""
+    if context.invoked_subcommand is not None:
+        return
     findings = examine(read_settings())
     if as_json:
         print_json(findings)
@@ -113,7 +120,13 @@ def _settings(settings: Settings) -> str:
 
 def _callers(settings: Settings) -> str:
     callers = open_callers(settings)
-    return "everybody on loopback (demo)" if callers.open_to else f"{len(callers.listed)} callers"
+    if callers.open_to:
+        return "everybody on loopback (demo)"
+    fetched = asyncio.run(fetch_all_keys(callers))
+    faults = [f"{name}: jwt.jku: {fault}" for name, fault in fetched.items() if fault]
+    if faults:
+        raise SetupError("; ".join(faults))
+    return f"{len(callers.listed)} callers" + (f"; keys of {len(fetched)} read" if fetched else "")
 
 
 def _models(settings: Settings) -> str:

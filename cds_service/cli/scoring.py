@@ -32,12 +32,12 @@ from cds_service.governance import (
     version_of,
 )
 from cds_service.privacy import Privacy
-from cds_service.protocol import decode_call, hook_of, require_patient
+from cds_service.protocol import decode_call, hook_of, read_prefetch, require_patient
 from cds_service.routes.hooks import moment_of
 from cds_service.service import all_folders, find_folder, history_here, open_log
 from cds_service.settings import Settings, read_settings
 from cds_service.terminal import terminal_card
-from fhir_adapters.decode import Gathered, decode_bundle, decode_prefetch
+from fhir_adapters.decode import Gathered, decode_bundle
 from fhir_adapters.errors import UnreadableInput
 from models.package import Package
 from models.prediction import Prediction, Standing
@@ -187,10 +187,12 @@ def score_one(
     Raises UnreadableInput and RequestRefused as the hook route does.
     """
     patient_id: str | None = None
+    base = ""
     if _IS_HOOK_REQUEST.search(raw):
         call = decode_call(raw, package.manifest.hooks)
         patient_id = call.patient_id
-        gathered = decode_prefetch(call.prefetch, package.expected)
+        base = call.fhir_server
+        gathered = read_prefetch(call, package)
     else:
         gathered = decode_bundle(raw)
     require_answers(package, gathered)
@@ -206,6 +208,7 @@ def score_one(
         standing=_standing(package, history, demo=settings.is_demo),
         hit_rates=hit_rates_of(package, history, demo=settings.is_demo),
         zone=settings.zone,
+        fhir_base=base,
     )
     return assess(package, _with_a_patient(gathered), question)
 
@@ -236,6 +239,7 @@ def _store(answers: list[Assessment], settings: Settings) -> None:
                 hook="command-line",
                 hook_instance=str(uuid.uuid4()),
                 content_digest=privacy.digest(msgspec.json.encode(p)),
+                context_digest="",
                 fhir_base="",
                 patient_id=answer.record.patient_id,
                 encounter_id=None,

@@ -1,30 +1,55 @@
 """The prediction log: its SQL, and the writer that commits in groups.
 
 A prediction is durable when `store` returns: SQLite in WAL mode with `synchronous=FULL`. One thread
-per process writes; the rows of calls that arrive together share one commit. The same call again
-(organisation, service, hook, hookInstance), asked of the same version in the same state and mode,
-finds its stored row instead of making a second one.
+per process writes; what arrives together shares one commit, feedback too (`db/feedback.py`).
+
+A call is known by organisation, service, hook and hookInstance, asked of the same version in the
+same state and mode. Again with the same content, it finds its stored row instead of making a second
+one; on other data under the same context it is a further attempt, linked to the first; with another
+context it is refused.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, RowMapping, Select, create_engine, event, select
+from sqlalchemy import (
+    Connection,
+    Engine,
+    RowMapping,
+    Select,
+    create_engine,
+    event,
+    exists,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from cds_service.db.tables import predictions
-from cds_service.errors import AlreadyUsed, LogUnavailable, NotDurable, SetupError
+from cds_service.db.claims import Claim, refused_claim
+from cds_service.db.tables import predictions, undelivered
+from cds_service.errors import (
+    AlreadyUsed,
+    LogUnavailable,
+    NotDurable,
+    RequestRefused,
+    SetupError,
+)
 
 Row = dict[str, Any]
+Result = TypeVar("Result")
+Write = Callable[[Connection], Result | RequestRefused]
+"""What is done within a commit. It may be done a second time, alone, where a group failed; it gives
+a refusal back instead of raising it, so that it does not take the group with it."""
 _INSERT: dict[str, Any] = {
     "sqlite": sqlite.insert(predictions).on_conflict_do_nothing(),
     "postgresql": postgresql.insert(predictions).on_conflict_do_nothing(),
@@ -33,18 +58,33 @@ _INSERT: dict[str, Any] = {
 _LARGEST_GROUP = 256
 _FEW = 4
 """Documents fetched at a time, where the first mostly is the one looked for."""
+MOST_ATTEMPTS = 32
+"""Answers to one call on other data: no record sends that many, and each is looked through."""
+_CALL = (
+    "organisation", "service", "hook", "hook_instance", "package_checksum", "state", "mode",
+)  # fmt: skip
+"""What a call is known by; with the attempt it is unique."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the log holds for a call: the response to send and what came out in words, and whether
-    it stood there before.
+    """What the log holds for a call: the prediction and its response to send, what came out in
+    words, which attempt it is (0 for the first), and whether it stood there before.
     """
 
+    prediction_id: str
     response: str
     status: str
     returned: str
     replayed: bool
+    attempt: int = 0
+
+
+class _Waiting(NamedTuple):
+    """A write that waits for its commit, and who waits for its result."""
+
+    write: Write[Any]
+    future: Future[Any]
 
 
 def open_engine(url: str) -> Engine:
@@ -85,7 +125,7 @@ class PredictionLog:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._waiting: queue.SimpleQueue[tuple[Row, Future[Stored]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write, name="prediction-log", daemon=True)
 
     def start(self) -> Self:
@@ -108,14 +148,29 @@ class PredictionLog:
 
     # ---- writing ----------------------------------------------------------------------------
 
-    def store(self, row: Row) -> Future[Stored]:
+    def store(self, row: Row, claim: Claim | None = None) -> Future[Stored]:
         """A future that ends when the row is durable, or the same call's earlier row was found.
 
-        It raises AlreadyUsed where the hookInstance came before with other content, NotDurable
+        It raises AlreadyUsed where the hookInstance came before with another context, NotDurable
         where the database did not commit. A future cancelled before its turn leaves no row.
+        `claim`: of the token that came with the call, made in the same commit; NotAuthenticated,
+        and no row, where the token was used for another body.
         """
-        future: Future[Stored] = Future()
-        self._waiting.put((row, future))
+        if claim is None:
+            return self.commit(partial(_insert, row=row))
+        return self.commit(partial(_insert_claimed, row=row, claim=claim))
+
+    def claim(self, claim: Claim) -> Future[None]:
+        """A future that ends when a token is claimed; NotAuthenticated as `store` raises it."""
+        return self.commit(partial(refused_claim, claim=claim))
+
+    def commit(self, write: Write[Result]) -> Future[Result]:
+        """A future of what `write` gives, ended when it is durable: the next commit does it.
+
+        It raises what `write` refuses with, NotDurable where the database did not commit.
+        """
+        future: Future[Result] = Future()
+        self._waiting.put(_Waiting(write, future))
         return future
 
     def _write(self) -> None:
@@ -123,31 +178,31 @@ class PredictionLog:
             group = [self._waiting.get()]
             while len(group) < _LARGEST_GROUP and not self._waiting.empty():
                 group.append(self._waiting.get())
-            rows = [item for item in group if item is not None]
+            writes = [item for item in group if item is not None]
             # from here on nobody can cancel, so that the answer always finds its future
-            awaited = [item for item in rows if item[1].set_running_or_notify_cancel()]
+            awaited = [item for item in writes if item.future.set_running_or_notify_cancel()]
             if awaited:
                 self._commit(awaited)
-            if len(rows) < len(group):
+            if len(writes) < len(group):
                 return
 
-    def _commit(self, rows: list[tuple[Row, Future[Stored]]]) -> None:
+    def _commit(self, group: list[_Waiting]) -> None:
         """Commit a group together; where that fails, each alone, so that one cannot fail others."""
         try:
             with self.engine.begin() as connection:
-                outcomes = [_insert(connection, row) for row, _ in rows]
+                results = [write(connection) for write, _ in group]
         except Exception as error:  # noqa: BLE001 - a row must not end the writer of all others
-            if len(rows) > 1:
-                for one in rows:
+            if len(group) > 1:
+                for one in group:
                     self._commit([one])
             else:
-                rows[0][1].set_exception(_not_durable(error))
+                group[0].future.set_exception(_not_durable(error))
             return
-        for (_, future), outcome in zip(rows, outcomes, strict=True):
-            if isinstance(outcome, AlreadyUsed):
-                future.set_exception(outcome)
+        for (_, future), result in zip(group, results, strict=True):
+            if isinstance(result, RequestRefused):
+                future.set_exception(result)
             else:
-                future.set_result(outcome)
+                future.set_result(result)
 
     # ---- reading ----------------------------------------------------------------------------
 
@@ -158,10 +213,12 @@ class PredictionLog:
         return found[0] if found else None
 
     def last_shown(self, row: Row, wanted: Callable[[str], bool]) -> str | None:
-        """The newest document that is wanted, of those this model sent a card for, beside a row, of
-        the patient's same index in the same mode; None where there is none. Raises LogUnavailable.
+        """The newest document that is wanted, of those this model sent a card for, of the patient's
+        same index in the same mode; None where there is none. Raises LogUnavailable.
 
-        `wanted`: a row does not say of what its card was: of a risk, or of an alarm alone.
+        Left out are the row's own call, which may be asking again because its answer was lost, and
+        answers that did not reach their caller. `wanted`: a row does not say of what its card was:
+        of a risk, or of an alarm alone.
         """
         same = (
             "organisation", "service", "patient_pseudonym", "index_time", "package_checksum",
@@ -171,28 +228,34 @@ class PredictionLog:
             select(predictions.c.document)
             .where(*(predictions.c[name] == row[name] for name in same))
             .where(predictions.c.status == "scored", predictions.c.returned == "card")
-            .where(predictions.c.prediction_id != row["prediction_id"])
+            .where(predictions.c.hook_instance != row["hook_instance"])
+            .where(~exists().where(undelivered.c.prediction_id == predictions.c.prediction_id))
             .order_by(predictions.c.computed_at.desc())
         )
         try:
             with self.engine.connect().execution_options(yield_per=_FEW) as connection:
                 return next(filter(wanted, connection.execute(query).scalars()), None)
         except SQLAlchemyError as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
 
     def features_since(self, model_id: str, version: str, since: datetime) -> list[RowMapping]:
-        """Features and documents of what a version scored from a time on, oldest first."""
+        """Features and documents of what a version scored from a time on, oldest first.
+
+        One row a call: of several attempts the last, so that asking often does not count often.
+        """
+        c = predictions.c
         query = (
             select(
-                predictions.c.features,
-                predictions.c.document,
-                predictions.c.patient_pseudonym,
+                c.features,
+                c.document,
+                c.patient_pseudonym,
+                func.coalesce(c.attempt_of, c.prediction_id).label("call"),
             )
-            .where(predictions.c.model_id == model_id, predictions.c.as_of >= since)
-            .where(predictions.c.model_version == version, predictions.c.status == "scored")
-            .order_by(predictions.c.as_of)
+            .where(c.model_id == model_id, c.as_of >= since)
+            .where(c.model_version == version, c.status == "scored")
+            .order_by(c.as_of, c.attempt)
         )
-        return self._read(query)
+        return list({row["call"]: row for row in self._read(query)}.values())
 
     def ping(self) -> None:
         """Raise LogUnavailable where the database does not answer."""
@@ -203,10 +266,10 @@ class PredictionLog:
             with self.engine.connect() as connection:
                 return list(connection.execute(query).mappings().all())
         except SQLAlchemyError as error:
-            raise _unreadable(error) from None
+            raise unreadable(error) from None
 
 
-def _unreadable(error: SQLAlchemyError) -> LogUnavailable:
+def unreadable(error: SQLAlchemyError) -> LogUnavailable:
     """The error without the statement, which holds ids."""
     return LogUnavailable(f"the prediction log cannot be read ({type(error).__name__})")
 
@@ -216,22 +279,74 @@ def _not_durable(error: Exception) -> NotDurable:
     return NotDurable(f"the prediction log did not commit ({type(error).__name__})")
 
 
+# ---- the same call again --------------------------------------------------------------------
+
+
+def _insert_claimed(connection: Connection, row: Row, claim: Claim) -> Stored | RequestRefused:
+    refused = refused_claim(connection, claim)
+    return _insert(connection, row) if refused is None else refused
+
+
 def _insert(connection: Connection, row: Row) -> Stored | AlreadyUsed:
-    made = connection.execute(_INSERT[connection.dialect.name], row)
-    if made.rowcount:
-        return Stored(row["response"], row["status"], row["returned"], replayed=False)
+    """The row, stored; or what the log already holds for the same call."""
+    if _inserted(connection, row):
+        return _stored(row)
+    for _ in range(MOST_ATTEMPTS):
+        before = _attempts(connection, row)
+        found = _found(before, row)
+        if found is not None:
+            return found
+        first, last = before[0], before[-1]
+        further = row | {
+            "attempt": last["attempt"] + 1,
+            "attempt_of": first["prediction_id"],
+        }
+        if _inserted(connection, further):
+            return _stored(further)
+        # another process took that attempt: look again
+    raise NotDurable("other processes kept answering the same call")
+
+
+def _inserted(connection: Connection, row: Row) -> bool:
+    return bool(connection.execute(_INSERT[connection.dialect.name], row).rowcount)
+
+
+def _attempts(connection: Connection, row: Row) -> Sequence[RowMapping]:
+    """Every answer there is to a call, the first one first."""
     c = predictions.c
-    earlier = connection.execute(
-        select(c.response, c.status, c.returned, c.content_digest).where(
-            c.organisation == row["organisation"],
-            c.service == row["service"],
-            c.hook == row["hook"],
-            c.hook_instance == row["hook_instance"],
-            c.package_checksum == row["package_checksum"],
-            c.state == row["state"],
-            c.mode == row["mode"],
+    query = (
+        select(
+            c.prediction_id, c.attempt, c.content_digest, c.context_digest, c.response, c.status,
+            c.returned,
         )
-    ).one()
-    if earlier.content_digest != row["content_digest"]:
-        return AlreadyUsed("this hookInstance came before with other content", "hookInstance")
-    return Stored(earlier.response, earlier.status, earlier.returned, replayed=True)
+        .where(*(c[name] == row[name] for name in _CALL))
+        .order_by(c.attempt)
+    )  # fmt: skip
+    return connection.execute(query).mappings().all()
+
+
+def _found(before: Sequence[RowMapping], row: Row) -> Stored | AlreadyUsed | None:
+    """The answer to the same call, or why there can be none; None where it has other data.
+
+    Of rows older than the context's digest it is not known what they asked about: only the same
+    content is the same call.
+    """
+    for earlier in before:
+        if earlier["content_digest"] == row["content_digest"]:
+            return _stored(earlier, replayed=True)
+    if any(earlier["context_digest"] != row["context_digest"] for earlier in before):
+        return AlreadyUsed("this hookInstance came before with another context", "hookInstance")
+    if len(before) >= MOST_ATTEMPTS:
+        return AlreadyUsed("this hookInstance came too often with other data", "hookInstance")
+    return None
+
+
+def _stored(row: Row | RowMapping, *, replayed: bool = False) -> Stored:
+    return Stored(
+        prediction_id=row["prediction_id"],
+        response=row["response"],
+        status=row["status"],
+        returned=row["returned"],
+        attempt=row.get("attempt", 0),
+        replayed=replayed,
+    )

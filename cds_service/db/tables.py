@@ -40,6 +40,9 @@ predictions = Table(
     Column("hook", String(64), nullable=False),
     Column("hook_instance", String(36), nullable=False),
     Column("content_digest", String(64), nullable=False),
+    Column("context_digest", String(64), nullable=False, server_default=""),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("attempt_of", String(36)),
     # which model, how it was run
     Column("model_id", String(64), nullable=False),
     Column("model_version", String(32), nullable=False),
@@ -65,14 +68,54 @@ predictions = Table(
     Column("sealed", LargeBinary, nullable=False, comment="references, AES-GCM, see privacy.py"),
     Column("state", String(16), nullable=False, comment="the version's state when it answered"),
     # a call is asked of one version in one state and mode: the same again finds its row, and after
-    # a version was paused, withdrawn or replaced, or the site silenced, it gets what holds now
+    # a version was paused, withdrawn or replaced, or the site silenced, it gets what holds now;
+    # other data under the same context are a further attempt
     UniqueConstraint(
         "organisation", "service", "hook", "hook_instance", "package_checksum", "state",
-        "mode", name="uq_predictions_call",
+        "mode", "attempt", name="uq_predictions_call",
     ),
     Index(None, "model_id", "as_of"),
     Index(None, "patient_pseudonym"),
 )  # fmt: skip
+
+undelivered = Table(
+    "undelivered",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("prediction_id", String(36), nullable=False),
+    Column("how", String(16), nullable=False, comment="late or disconnected"),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Index(None, "prediction_id"),
+)
+"""Answers that did not reach their caller in time. Rows are only ever added."""
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("organisation", String(64), nullable=False),
+    Column("caller", String(128), nullable=False),
+    Column("service", String(64), nullable=False),
+    Column("card", String(64), nullable=False),
+    Column("prediction_id", String(36), comment="null: no card of ours, or not of this caller's"),
+    Column("outcome", String(16), nullable=False),
+    Column("reason", Text, comment="the override reason's codes, JSON; no comments"),
+    Column("accepted", Text, comment="the accepted suggestions' ids, JSON"),
+    Column("outcome_at", DateTime(timezone=True)),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+    Index(None, "prediction_id"),
+)
+"""What users did with cards, as their systems report it. Rows are only ever added."""
+
+token_claims = Table(
+    "token_claims",
+    metadata,
+    Column("claim", String(64), primary_key=True, comment="digest of issuer and jti"),
+    Column("body_digest", String(64), nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index(None, "expires_at"),
+)
+"""Tokens that were used, until they expire: each is good for one body."""
 
 model_states = Table(
     "model_states",

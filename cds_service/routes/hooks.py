@@ -18,7 +18,6 @@ import msgspec
 import structlog
 from fastapi import APIRouter, Depends, Path, Request, Response
 from starlette.background import BackgroundTask
-from starlette.requests import ClientDisconnect
 
 from cds_service import docs
 from cds_service.assess import (
@@ -30,13 +29,20 @@ from cds_service.assess import (
     require_answers,
     without_what_is_known,
 )
-from cds_service.callers import Caller
+from cds_service.auth.callers import Caller
+from cds_service.auth.door import Admitted
 from cds_service.cards import heads_to_show
+from cds_service.db.claims import Claim
 from cds_service.db.log import Stored
-from cds_service.errors import BadRequest, TooLarge, UnknownService, WrongMediaType
+from cds_service.delivery import Answered
+from cds_service.epic import trigger_of, with_advice
+from cds_service.errors import BadRequest, PreconditionFailed, UnknownService
+from cds_service.gather import Gathering, gather
 from cds_service.governance import OFFERED, Duty
+from cds_service.limits import read_body
 from cds_service.protocol import (
     EXTENSION_AS_OF,
+    NO_NAMES,
     HookCall,
     decode_call,
     discovery,
@@ -48,7 +54,7 @@ from cds_service.service import Service
 from cds_service.shadow import Beside, prediction_id, report_failure
 from cds_service.web import language_of, service_of
 from fhir_adapters.clock import parse_time
-from fhir_adapters.decode import Gathered, decode_prefetch
+from fhir_adapters.decode import Gathered
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import newest_time
 from models.package import Package
@@ -56,7 +62,6 @@ from models.prediction import Prediction
 
 router = APIRouter(tags=["CDS Hooks"])
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.hooks")
-JSON_TYPES = ("application/json", "application/fhir+json")
 
 InService = Annotated[Service, Depends(service_of)]
 
@@ -64,10 +69,10 @@ InService = Annotated[Service, Depends(service_of)]
 @router.get("/cds-services", **docs.DISCOVERY)
 async def discover(request: Request, service: InService) -> Response:
     """The services offered, one entry per service and hook, with their prefetch templates."""
-    service.callers.recognise(request.headers.get("authorization"))
+    caller = await service.door.admit_to_read(request)
     duties = service.watch.roster().duties.values()
     packages = [duty.package for duty in duties if duty.standing.state in OFFERED]
-    language = language_of(request, service.settings.language)
+    language = language_of(request, caller.policy.language or service.settings.language)
     return docs.json_response(discovery(packages, language))
 
 
@@ -79,47 +84,91 @@ async def call_hook(
 ) -> Response:
     """Answer a hook with cards. The prediction is committed before the answer is sent."""
     started = time.perf_counter()
-    caller = service.callers.recognise(request.headers.get("authorization"))
+    admitted = await service.door.admit(request)
     duty = _duty(service, service_id)
-    answered = await _assessed(service, caller, duty, request, started=started)
-    stored = await asyncio.wrap_future(service.log.store(answered.row))
-    _report(answered.prediction, caller, stored, started)
+    async with service.turns.turn(admitted.caller.name) as turn:
+        waited_s = time.perf_counter() - started
+        body = await read_body(request, service.settings)
+        work = asyncio.create_task(
+            _respond(service, admitted, duty, request, body=body, started=started)
+        )
+        turn.lasts_until(work)
+        deadline_s = admitted.caller.policy.deadline_ms / 1000 - waited_s
+        return await service.delivery.within(deadline_s, work, request)
+
+
+async def _respond(
+    service: Service,
+    admitted: Admitted,
+    duty: Duty,
+    request: Request,
+    *,
+    body: bytes,
+    started: float,
+) -> Answered:
+    """The response, once its prediction is committed. It runs to its end, whoever still waits."""
+    answered = await _assessed(service, admitted, duty, request, body=body, started=started)
+    stored = await asyncio.wrap_future(service.log.store(answered.row, answered.claim))
+    _report(answered, admitted.caller, stored, started)
     after = None
     if answered.beside is not None and not stored.replayed:
         after = BackgroundTask(service.shadows.compute, answered.beside)
-    return Response(stored.response, media_type="application/json", background=after)
+    response = Response(stored.response, media_type="application/json", background=after)
+    return Answered(response, stored.prediction_id)
 
 
 class _Answered(NamedTuple):
-    """The prediction, its row, and what a silent version beside it needs of the call."""
+    """The prediction, its row, the claim of the token that asked for it, what a silent version
+    beside it needs of the call, and what the user was doing, where Epic says it.
+    """
 
     prediction: Prediction
     row: dict[str, object]
+    claim: Claim | None
     beside: Beside | None
+    trigger: str | None
 
 
 async def _assessed(
-    service: Service, caller: Caller, duty: Duty, request: Request, *, started: float
+    service: Service,
+    admitted: Admitted,
+    duty: Duty,
+    request: Request,
+    *,
+    body: bytes,
+    started: float,
 ) -> _Answered:
     """The prediction and its row. What was read to make them is let go before the commit, unless
     a silent version has yet to read it.
     """
     package = duty.package
-    body = await _read_body(request, service.settings.max_body_bytes)
-    call = decode_call(body, package.manifest.hooks)
-    answer = _answer(service, caller, duty, call, request, started=started)
+    claim = service.door.claim_of(admitted, body)
+    async with service.door.claiming(claim):
+        names = admitted.caller.prefetch_keys.get(package.id, NO_NAMES)
+        call = decode_call(body, package.manifest.hooks, names=names)
+        data = await gather(
+            call,
+            package,
+            admitted.caller,
+            client=service.fhir,
+            size=service.settings.max_body_bytes,
+            most=service.settings.max_resources,
+            started=started,
+        )
+        answer = _answer(service, admitted.caller, duty, call, request, data=data, started=started)
+    trigger = trigger_of(call.extension)
     report_failure(answer.assessment)
     row = log_row(answer.assessment, answer.asked, service.privacy)
     beside = None
     if duty.shadow is not None and call.hook in duty.shadow.package.manifest.hooks:
-        beside = Beside(duty.shadow, call, answer.question, answer.asked)
+        beside = Beside(duty.shadow, call, answer.question, answer.asked, data.fetched)
     if package.manifest.index.once and _brings_a_card(package, answer.assessment.prediction):
         shown = await anyio.to_thread.run_sync(_shown_before, service, package, row)
         if shown is not None:
             assessment = without_what_is_known(package, answer.assessment, shown, answer.question)
             row = log_row(assessment, answer.asked, service.privacy)
-            return _Answered(assessment.prediction, row, beside)
-    return _Answered(answer.assessment.prediction, row, beside)
+            return _Answered(assessment.prediction, row, claim, beside, trigger)
+    return _Answered(answer.assessment.prediction, row, claim, beside, trigger)
 
 
 def _shown_before(service: Service, package: Package, row: dict[str, object]) -> str | None:
@@ -156,30 +205,6 @@ def _duty(service: Service, service_id: str) -> Duty:
     raise UnknownService(f"no service is called {service_id}", field="id")
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
-    """The body, refused as soon as it is known to be too large or not JSON."""
-    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type not in JSON_TYPES:
-        raise WrongMediaType("the body must be application/json", field="Content-Type")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise WrongMediaType("the body must not be compressed", field="Content-Encoding")
-    length = request.headers.get("content-length", "0")
-    too_large = TooLarge(f"the body is larger than {limit} bytes", field="$")
-    if length.isdecimal() and int(length) > limit:
-        raise too_large
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise too_large
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise BadRequest("the body ended early", field="$") from None
-    return b"".join(chunks)
-
-
 def _answer(
     service: Service,
     caller: Caller,
@@ -187,20 +212,21 @@ def _answer(
     call: HookCall,
     request: Request,
     *,
+    data: Gathering,
     started: float,
 ) -> _Answer:
     """The assessment of a call.
 
-    `timings`, in milliseconds: reading and checking the request, decoding FHIR, then the
-    stages of `assess`, and all of it since `started`.
+    `timings`, in milliseconds: reading and checking the request, decoding FHIR, fetching what
+    was lacking where anything was, then the stages of `assess`, and all of it since `started`.
     """
     settings, package, standing = service.settings, duty.package, duty.standing
     mode = "silent" if standing.state == "silent" else settings.mode
-    this_id = prediction_id(service.privacy, caller.organisation, call, duty, mode=mode)
+    asked = _asked(service, caller, call)
+    this_id = prediction_id(service.privacy, asked, duty, mode=mode)
     now = time.time()
-    decoding = time.perf_counter()
+    gathered = data.gathered
     try:
-        gathered = decode_prefetch(call.prefetch, package.expected)
         require_answers(package, gathered)
         require_patient(package, gathered, call.patient_id)
         question = Question(
@@ -208,36 +234,47 @@ def _answer(
             patient_id=call.patient_id,
             as_of=_as_of(call, gathered, service, now),
             now=now,
-            language=language_of(request, settings.language),
+            language=language_of(request, caller.policy.language or settings.language),
             standing=standing,
             hit_rates=duty.hit_rates,
             mode=mode,
             zone=settings.zone,
             page_url=f"{settings.url}/explanations/{this_id}" if settings.is_demo else None,
+            fhir_base=call.fhir_server,
+            insufficient=caller.policy.insufficient,
         )
         decoded = time.perf_counter()
         assessment = assess(package, gathered, question)
     except UnreadableInput as error:
         raise refused_input(error) from None
+    except PreconditionFailed as lacking:
+        raise with_advice(lacking, call) from None
     assessment.timings = {
-        "request": _milliseconds(started, decoding),
-        "decode": _milliseconds(decoding, decoded),
+        "request": _milliseconds(started, data.began),
+        "decode": _milliseconds(data.began + data.fetch_s, decoded),
+        **({"fetch": _milliseconds(0, data.fetch_s)} if data.fetched else {}),
         **assessment.timings,
         "total": _milliseconds(started, time.perf_counter()),
     }
-    asked = Asked(
+    return _Answer(assessment, question, asked)
+
+
+def _asked(service: Service, caller: Caller, call: HookCall) -> Asked:
+    """Who asks about whom, and the digests by which the same call is known when it comes again."""
+    organisation = caller.organisation.encode()
+    return Asked(
         organisation=caller.organisation,
         caller=caller.name,
         hook=call.hook,
         hook_instance=call.hook_instance,
         content_digest=service.privacy.digest(*call.content),
+        context_digest=service.privacy.digest(organisation, *call.context_content),
         fhir_base=call.fhir_server,
         patient_id=call.patient_id,
         encounter_id=call.encounter_id,
         user_id=call.user_id,
         unit=caller.unit,
     )
-    return _Answer(assessment, question, asked)
 
 
 def _milliseconds(start: float, end: float) -> float:
@@ -270,22 +307,25 @@ def moment_of(wanted: str, gathered: Gathered, zone: tzinfo, field: str) -> floa
         raise BadRequest("must be a dateTime or 'latest'", field=field) from None
 
 
-def _report(p: Prediction, caller: Caller, stored: Stored, started: float) -> None:
+def _report(answered: _Answered, caller: Caller, stored: Stored, started: float) -> None:
     """One line in the service's log: ids, counts and times, nothing of the patient.
 
-    Of a call that came before it says what was sent: what stood in the log, not what `p` says now.
+    Of a call that came before it says what was sent: what stood in the log, not what is said now.
     """
+    p = answered.prediction
     sent = msgspec.json.decode(stored.response)["cards"] if stored.replayed else p.cards
     events.log(
         logging.INFO,
         "answered",
-        prediction_id=p.prediction_id,
+        prediction_id=stored.prediction_id,
         service=p.service,
         caller=caller.name,
+        trigger=answered.trigger,
         status=stored.status,
         returned=stored.returned,
         cards=len(sent),
         troubles=len(p.troubles),
         replayed=stored.replayed,
+        attempt=stored.attempt,
         ms=round(1000 * (time.perf_counter() - started), 1),
     )

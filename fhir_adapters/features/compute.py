@@ -428,7 +428,8 @@ def _shown_time(fact: Fact) -> float:
 
 def _series(selection: Selection) -> tuple[tuple[float, float], ...]:
     newest = selection.facts[-LONGEST_SERIES:]
-    return tuple((fact.start, fact.value) for fact in newest if fact.value is not None)
+    dated = (fact for fact in newest if fact.start > UNDATED)
+    return tuple((fact.start, fact.value) for fact in dated if fact.value is not None)
 
 
 def _nothing(

@@ -27,8 +27,6 @@ def _contacts(reading: Reading) -> Iterator[Contact]:
     for encounter in reading.gathered.of("Encounter"):
         if encounter.status not in COUNTS:
             continue
-        if not reading.is_own("Encounter", encounter.subject):
-            continue
         period = encounter.period
         start = reading.time(period.start if period else None, "Encounter")
         if start is None or encounter.class_ is None:

@@ -16,8 +16,8 @@ OVER = frozenset({"inactive", "remission", "resolved", "723506003"})  # last: SN
 def read_conditions(reading: Reading) -> None:
     """Every diagnosis of a wanted concept that nobody doubts, from its onset to its end."""
     for c in reading.gathered.of("Condition"):
-        found = reading.meanings(c.code)
-        if not found or not reading.is_own("Condition", c.subject):
+        found = reading.unmeasured(c.code)
+        if not found:
             continue
         if any(coding.code in DOUBTED for coding in codings([c.verification_status])):
             continue
@@ -56,11 +56,11 @@ def read_procedures(reading: Reading) -> None:
     for p in reading.gathered.of("Procedure"):
         if p.status not in COUNTS_PROCEDURE:
             continue
-        found = list(reading.meanings(p.code))
+        found = reading.unmeasured(p.code)
         if every:
             code = next((c.code for c in codings([p.code]) if c.code), "")
             found.append(("procedure", None, code))
-        if not found or not reading.is_own("Procedure", p.subject):
+        if not found:
             continue
         period = p.performed_period
         text = p.performed_date_time or (period and (period.start or period.end))
@@ -88,8 +88,6 @@ def read_episodes(reading: Reading) -> None:
         return
     for episode in reading.gathered.of("EpisodeOfCare"):
         if episode.status not in COUNTS_EPISODE:
-            continue
-        if not reading.is_own("EpisodeOfCare", episode.patient):
             continue
         period = episode.period
         start = reading.time(period.start if period else None, "EpisodeOfCare")

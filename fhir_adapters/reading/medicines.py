@@ -10,7 +10,7 @@ import msgspec
 from fhir_adapters import resources as r
 from fhir_adapters.clock import OPEN, UNDATED
 from fhir_adapters.codes import ATC
-from fhir_adapters.reading.shared import Found, Reading
+from fhir_adapters.reading.shared import Reading
 from fhir_adapters.record import Fact
 from fhir_adapters.references import reference_key
 
@@ -61,13 +61,13 @@ def _add(
 ) -> None:
     kind = type(use).__name__
     code = use.medication_codeable_concept or _referred_drug(reading, use, drugs)
-    found: list[Found] = list(reading.meanings(code))
+    found = reading.unmeasured(code)
     reference = use.medication_reference.reference if use.medication_reference else None
     if "medication" in reading.wanted.concepts and (code is not None or reference):
         found.append(
             ("medication", None, _drug_key(reading, code, reference or f"{kind}/{use.id}"))
         )
-    if not found or not reading.is_own(kind, use.subject):
+    if not found:
         return
     start = reading.time(start_text, kind)
     begun = UNDATED if start is None else start

@@ -40,7 +40,7 @@ def read_observations(reading: Reading) -> None:
         parts = [(one, o) for one in found]
         for component in o.component or ():
             parts += [(one, component) for one in reading.meanings(component.code)]
-        if parts and reading.is_own("Observation", o.subject):
+        if parts:
             _add(reading, o, parts)
 
 

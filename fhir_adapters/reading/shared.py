@@ -1,4 +1,7 @@
-"""What the reading of every kind of resource shares: whose it is, when it was, what it means."""
+"""What the reading of every kind of resource shares: when it was, what it means, what to name.
+
+Whose a resource is, was settled before it is read: `belonging.py`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from fhir_adapters.codes import CodeTable, normalise_coding
 from fhir_adapters.decode import Gathered, Trouble
 from fhir_adapters.reading.wanted import Wanted
 from fhir_adapters.record import Fact
-from fhir_adapters.references import reference_key, refers_to_patient
+from fhir_adapters.references import reference_key
 
 WITHDRAWN = frozenset({"entered-in-error", "cancelled"})
 
@@ -36,18 +39,15 @@ class Reading:
         gathered: Gathered,
         wanted: Wanted,
         *,
-        patient_id: str,
         table: CodeTable,
         zone: tzinfo,
     ) -> None:
         self.gathered = gathered
         self.wanted = wanted
-        self.patient_id = patient_id
         self.table = table
         self.zone = zone
         self.facts: dict[str, list[Fact]] = {}
         self.troubles: list[Trouble] = []
-        self._own = {None, f"Patient/{patient_id}", f"urn:uuid:{patient_id}"}
         self._conditions: dict[str, r.CodeableConcept | None] | None = None
         self._times: dict[str, float] = {}
         self._canonical: dict[tuple[str | None, str], tuple[str, str]] = {}
@@ -64,19 +64,6 @@ class Reading:
     def no_time(self, kind: str, text: str) -> None:
         """Note a resource left out, or read without a time, because its time is missing."""
         self.troubles.append(Trouble(kind, "no-time", text))
-
-    def is_own(self, kind: str, subject: r.Reference | None) -> bool:
-        """Whether a resource belongs to the patient; if not, it is named and left out."""
-        reference = subject.reference if subject else None
-        if reference in self._own:
-            return True
-        if refers_to_patient(reference, self.patient_id, self.gathered.ids_by_full_url):
-            self._own.add(reference)
-            return True
-        self.troubles.append(
-            Trouble(kind, "wrong-patient", f"{kind} of another patient was left out")
-        )
-        return False
 
     def time(self, text: str | None, kind: str) -> float | None:
         """The moment a text means; None where there is none, or none that can be read."""
@@ -113,6 +100,12 @@ class Reading:
             for one in self._meaning(coding):
                 found.setdefault(one[0], one)
         return list(found.values())
+
+    def unmeasured(self, codeable: r.CodeableConcept | None) -> list[Found]:
+        """The wanted concepts but for what is measured: no number is read off a diagnosis, a
+        procedure or a drug, whatever it is coded as."""
+        kind_of = self.table.concept
+        return [one for one in self.meanings(codeable) if kind_of(one[0]).kind != "observation"]
 
     def condition_code(self, reference: r.Reference | None) -> r.CodeableConcept | None:
         """What a reference to a Condition of the input means; None where it is not there."""

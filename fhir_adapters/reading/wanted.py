@@ -22,9 +22,10 @@ class Wanted:
     """The concepts, the rule that makes stays, and the questionnaire answers a package uses.
 
     A fact of the concept `medication` is made of every drug when `medication` is wanted, and one of
-    `procedure` of every procedure likewise.
+    `procedure` of every procedure likewise. `queries`: the resource type of each of its queries.
     """
 
     concepts: frozenset[str]
     stay_rule: StayRule = field(default_factory=StayRule)
     answers: tuple[AnswerRule, ...] = ()
+    queries: Mapping[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ import asyncio
 import socket
 import time
 import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tests.bench.records import Request
@@ -33,18 +34,51 @@ async def send_burst(
     Raises RuntimeError where one is not answered 200.
     """
     turns = iter(range(total))
-    latencies: list[float] = []
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+    return await _send(_head(port, path, request), port, request, turns=turns, at_once=connections)
+
+
+async def send_for(
+    port: int, path: str, request: Request, *, connections: int, seconds: float, token: str = ""
+) -> Load:
+    """The same for some seconds instead of a number; with a bearer token, where there is one."""
+    head = _head(port, path, request, token)
+    turns = _until(time.perf_counter() + seconds)
+    timeout_s = seconds + _TIMEOUT_S
+    return await _send(head, port, request, turns=turns, at_once=connections, timeout_s=timeout_s)
+
+
+def _until(end: float) -> Iterator[None]:
+    while time.perf_counter() < end:
+        yield None
+
+
+def _head(port: int, path: str, request: Request, token: str = "") -> bytes:
+    proof = f"Authorization: Bearer {token}\r\n" if token else ""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{proof}"
         f"Content-Type: application/json\r\nContent-Length: {len(request)}\r\n\r\n"
     ).encode()
+
+
+async def _send(
+    head: bytes,
+    port: int,
+    request: Request,
+    *,
+    turns: Iterable[object],
+    at_once: int,
+    timeout_s: float = _TIMEOUT_S,
+) -> Load:
+    """One request a turn, the turns shared by so many connections."""
+    latencies: list[float] = []
+    left = iter(turns)
 
     async def connection() -> None:
         loop = asyncio.get_running_loop()
         with socket.create_connection(("127.0.0.1", port)) as sock:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setblocking(False)
-            for _ in turns:
+            for _ in left:
                 message = head + request.body(uuid.uuid4())
                 began = time.perf_counter()
                 await loop.sock_sendall(sock, message)
@@ -52,8 +86,8 @@ async def send_burst(
                 latencies.append(time.perf_counter() - began)
 
     started = time.perf_counter()
-    async with asyncio.timeout(_TIMEOUT_S):
-        await asyncio.gather(*(connection() for _ in range(connections)))
+    async with asyncio.timeout(timeout_s):
+        await asyncio.gather(*(connection() for _ in range(at_once)))
     return Load(latencies, time.perf_counter() - started)
 
 

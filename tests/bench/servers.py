@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,9 +47,17 @@ class Server:
 
 
 @contextmanager
-def running(command: tuple[str, ...], state: Path) -> Iterator[Server]:
+def running(
+    command: tuple[str, ...],
+    state: Path,
+    settings: Mapping[str, str] | None = None,
+    *,
+    python: Path = Path(sys.executable),
+) -> Iterator[Server]:
     """A server in a process of its own, ready to answer; ended on the way out.
 
+    `settings`: further environment variables, in the place of the demo's. `python`: the interpreter
+    of another environment.
     Raises RuntimeError where it does not start; what it printed is in the message.
     """
     port = _free_port()
@@ -58,12 +66,13 @@ def running(command: tuple[str, ...], state: Path) -> Iterator[Server]:
         "VARSEL_PROFILE": "demo",
         "VARSEL_PORT": str(port),
         "VARSEL_STATE_DIR": str(state),
+        **(settings or {}),
     }
-    said = state / "output.txt"
+    said = state / f"output-{port}.txt"
     with said.open("wb") as output:
         started = time.perf_counter()
         child = subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=environment, stdout=output, stderr=output
+            [python, *command], cwd=ROOT, env=environment, stdout=output, stderr=output
         )
         try:
             _await_ready(child, port, said)

@@ -7,6 +7,7 @@ read from is exchanged, for one that counts this process's CPU time.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,7 @@ from starlette.types import ASGIApp, Message
 
 from cds_service import assess, server
 from cds_service.app import create_app
+from cds_service.db.claims import Claim
 from cds_service.db.log import PredictionLog, Stored
 from cds_service.routes import hooks
 from cds_service.settings import Settings
@@ -61,14 +63,16 @@ async def traced_call(app: ASGIApp, log: PredictionLog, request: Request) -> Tra
 
     async def receive() -> Message:
         kept.setdefault("body", process_time())
-        return waiting.pop() if waiting else {"type": "http.disconnect"}
+        if not waiting:  # the client waits for its answer
+            await asyncio.Event().wait()
+        return waiting.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    def watched(row: dict[str, Any]) -> Future[Stored]:
+    def watched(row: dict[str, Any], claim: Claim | None = None) -> Future[Stored]:
         kept.update(row=row, handed_over=process_time())
-        future = store(row)
+        future = store(row, claim)
         future.add_done_callback(lambda _: kept.update(committed=process_time()))
         return future
 

@@ -85,7 +85,7 @@ def empty_members(value: Any, path: str = "$") -> Iterator[str]:
 # ---- discovery ------------------------------------------------------------------------------
 
 
-def test_discovery_lists_each_service_with_what_a_client_needs(client: TestClient) -> None:
+def test_r05_discovery_lists_each_service_with_what_a_client_needs(client: TestClient) -> None:
     """200 and JSON; hook, id, title and description are text; nothing is null or empty."""
     answer = client.get("/cds-services")
     assert answer.status_code == 200
@@ -101,7 +101,9 @@ def test_discovery_lists_each_service_with_what_a_client_needs(client: TestClien
     assert list(empty_members(answer.json())) == []
 
 
-def test_prefetch_templates_use_only_what_the_specification_recommends(client: TestClient) -> None:
+def test_r12_prefetch_templates_use_only_what_the_specification_recommends(
+    client: TestClient,
+) -> None:
     """A read, or a search by patient, token, `_sort` and `_count`; tokens of the context alone."""
     (templates, *_) = [s["prefetch"] for s in client.get("/cds-services").json()["services"]]
     for template in templates.values():
@@ -113,7 +115,7 @@ def test_prefetch_templates_use_only_what_the_specification_recommends(client: T
         ), template
 
 
-def test_an_installation_without_models_offers_no_service(settings: Settings) -> None:
+def test_r04_an_installation_without_models_offers_no_service(settings: Settings) -> None:
     """200 with an empty list, not an error."""
     with TestClient(create_app(settings, Registry({}, {}))) as client:
         assert client.get("/cds-services").json() == {"services": []}
@@ -143,7 +145,7 @@ def test_discovery_speaks_the_language_asked_for(
 
 @pytest.mark.parametrize("language", ["da", "en"])
 @pytest.mark.parametrize("kind", CARDS)
-def test_every_card_is_valid_by_cds_hooks(
+def test_r19_every_card_is_valid_by_cds_hooks(
     client: TestClient, demo_request: Mapping[str, Any], changed: Changed, kind: str, language: str
 ) -> None:
     """Summary, indicator, source, override reasons and links as the specification wants them."""
@@ -170,6 +172,8 @@ def check_card(card: dict[str, Any]) -> None:
     assert "\n" not in card["summary"]
     assert card["indicator"] in {"info", "warning", "critical"}
     assert card["source"]["label"].startswith("Varsel · readmission-30d ")
+    # none of ours so far: with suggestions, a card needs selectionBehavior and actions
+    assert not card.keys() & {"suggestions", "selectionBehavior"}
     topic = card["source"]["topic"]
     # Epic: the topic's code is alphanumeric, at most 100 characters, and static per topic
     assert re.fullmatch(r"[A-Za-z0-9]{1,100}", topic["code"])
@@ -247,7 +251,7 @@ def test_a_client_may_call_the_same_patient_through_another_hook(post: Post) -> 
     assert view["uuid"] != discharge["uuid"]
 
 
-def test_what_a_client_adds_to_a_request_is_ignored(post: Post) -> None:
+def test_r27_what_a_client_adds_to_a_request_is_ignored(post: Post) -> None:
     """Draft orders, unknown members, tokens and vendor extensions are no reason to refuse."""
     answer = post(
         {

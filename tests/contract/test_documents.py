@@ -107,16 +107,12 @@ def test_answers_fit_the_published_schemas(client: TestClient, changed: Changed,
 
 def prediction_behind(client: TestClient, request: Mapping[str, Any]) -> dict[str, Any]:
     """The logged prediction of a call, as the explanation's data."""
-    service = client.app.state.service  # type: ignore[attr-defined]
-    prediction_id = service.privacy.prediction_id(
-        "demo",
-        "readmission-30d",
-        request["hook"],
-        request["hookInstance"],
-        service.registry.find("readmission-30d").checksum,
-        "live",
-        "live",
-    )
+    log = client.app.state.service.log  # type: ignore[attr-defined]
+    with log.engine.connect() as connection:
+        (prediction_id,) = connection.exec_driver_sql(
+            "SELECT prediction_id FROM predictions WHERE hook_instance = ?",
+            (request["hookInstance"],),
+        ).one()
     answer = client.get(f"/explanations/{prediction_id}.json")
     assert answer.status_code == 200
     prediction: dict[str, Any] = answer.json()
@@ -135,6 +131,44 @@ def test_contributions_add_up_to_the_difference_in_risk(
     for category in head["contributions"]:
         features = sum(f["points"] for f in category["features"])
         assert features == pytest.approx(category["points"], abs=1e-4)
+
+
+# ---- requirements ---------------------------------------------------------------------------
+
+NUMBERED = re.compile(r"test_r(\d\d)_\w+")
+
+
+def names_of_tests() -> set[str]:
+    """The names of all tests."""
+    written = re.compile(r"^\s*(?:async )?def (test_\w+)", re.MULTILINE)
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return {name for path in files for name in written.findall(path.read_text(encoding="utf-8"))}
+
+
+def requirements() -> dict[int, set[str]]:
+    """The requirements of docs/cds-hooks.md, with the tests each row names."""
+    page = (ROOT / "docs" / "cds-hooks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \|(.*)$", page, re.MULTILINE)
+    return {int(number): set(re.findall(r"`(test_\w+)`", row)) for number, row in rows}
+
+
+def test_every_requirement_says_what_shows_it() -> None:
+    """All 39, and every test that is named exists."""
+    table = requirements()
+    assert sorted(table) == list(range(1, 40))
+    named = set().union(*table.values())
+    assert sorted(named - names_of_tests()) == []
+
+
+def test_every_test_of_a_requirement_stands_in_its_row() -> None:
+    """Who reads the table sees all that is shown."""
+    table = requirements()
+    lost = [
+        name
+        for name in names_of_tests()
+        if (found := NUMBERED.fullmatch(name)) and name not in table[int(found.group(1))]
+    ]
+    assert sorted(lost) == []
 
 
 # ---- settings -------------------------------------------------------------------------------

@@ -95,3 +95,23 @@ def test_every_answer_of_the_service_is_documented(case: Any) -> None:
         headers={"Authorization": f"Bearer {TOKEN}"},
         excluded_checks=[schemathesis.checks.positive_data_acceptance],
     )
+
+
+@schema.include(path="/cds-services/{id}/feedback").parametrize()  # type: ignore[untyped-decorator]
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_to_feedback_is_documented(case: Any) -> None:
+    """Feedback on a service there is. Parts of an item that are not read, as a second dialect's
+    reason beside the first, may be wrong: what a user did is not thrown away for them."""
+    case.path_parameters = {"id": "readmission-30d"}
+    case.call_and_validate(
+        headers={"Authorization": f"Bearer {TOKEN}"},
+        excluded_checks=[
+            schemathesis.checks.positive_data_acceptance,
+            schemathesis.checks.negative_data_rejection,
+        ],
+    )

@@ -173,7 +173,7 @@ sent = []
 async def call(scope, received):
     waiting = list(received)
     async def receive():
-        return waiting.pop(0)
+        return waiting.pop(0) if waiting else await asyncio.Event().wait()
     async def send(message):
         sent.append(message)
     await app(scope, receive, send)

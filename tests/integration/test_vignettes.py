@@ -319,6 +319,19 @@ def test_a_card_is_shown_once_for_an_assessment(everything: TestClient, rows: Ro
     assert [row["returned"] for row in rows()] == ["card", "shown-before"]
 
 
+def test_the_same_call_on_later_data_is_not_held_back_by_its_first_answer(
+    everything: TestClient, rows: Rows
+) -> None:
+    """The first answer may be the one that was lost; to another call it says nothing new."""
+    first = request("crc-surgery", HIGH)
+    later = request("crc-surgery", HIGH, later_s=3600.0)
+    same_call = later | {"hookInstance": first["hookInstance"]}
+    assert [len(ask(everything, "crc-surgery", body)) for body in (first, same_call)] == [1, 1]
+    assert ask(everything, "crc-surgery", later) == []
+    said = [(row["returned"], row["attempt"]) for row in rows()]
+    assert said == [("card", 0), ("card", 1), ("shown-before", 0)]
+
+
 def _far_from_usual(resources: list[Resource]) -> None:
     """The newest haemoglobin is 90 mmol/L, which cannot be; the risk stays in its bands."""
     found = [r for r in resources if "NPU02319" in json.dumps(r.get("code"))]

@@ -84,7 +84,7 @@ def test_up_from_the_first_release_keeps_the_log_and_says_each_row_s_state(engin
 def test_down_to_the_first_release_keeps_the_log(engine: Engine) -> None:
     """States and records are gone, predictions are not; and up again."""
     upgrade(engine)
-    filled(engine, "predictions", prediction_id="one", state="live", mode="live")
+    filled(engine, "predictions", prediction_id="one", state="live", mode="live", attempt="0")
     before = logged(engine, "prediction_id, document, mode")
     downgrade(engine, "0001")
     assert set(inspect(engine).get_table_names()) == {"alembic_version", "predictions"}
@@ -110,15 +110,42 @@ def test_hit_rates_come_and_go_and_leave_everything_else_as_it_is(engine: Engine
     for table in ("model_states", "model_records"):
         filled(engine, table, id="1")
     before = contents(engine, *others)
-    upgrade(engine)
-    check_revision(engine)
+    upgrade(engine, "0003")
     assert contents(engine, *others, "model_hit_rates") == {**before, "model_hit_rates": []}
     filled(engine, "model_hit_rates", id="1")
     downgrade(engine, "0002")
     assert set(inspect(engine).get_table_names()) == {"alembic_version", *others}
     assert contents(engine, *others) == before
-    upgrade(engine)
+    upgrade(engine, "0003")
     assert contents(engine, *others, "model_hit_rates") == {**before, "model_hit_rates": []}
+
+
+def test_attempts_feedback_and_used_tokens_come_and_go(engine: Engine) -> None:
+    """Rows made before are first attempts, of a context not known apart; down keeps them."""
+    later = {"undelivered", "feedback", "token_claims"}
+    upgrade(engine, "0003")
+    filled(engine, "predictions", prediction_id="one")
+    before = contents(engine, "predictions")
+    upgrade(engine)
+    check_revision(engine)
+    assert [str(row) for row in logged(engine, "attempt, attempt_of, context_digest")] == [
+        "(0, None, '')"
+    ]
+    assert later <= set(inspect(engine).get_table_names())
+    downgrade(engine, "0003")
+    assert not later & set(inspect(engine).get_table_names())
+    assert contents(engine, "predictions") == before
+
+
+def test_down_is_refused_where_a_call_was_answered_on_other_data(engine: Engine) -> None:
+    """Earlier tables hold one attempt of a call; nothing is thrown away."""
+    upgrade(engine)
+    for attempt in ("0", "1"):
+        filled(engine, "predictions", prediction_id=attempt, attempt=attempt)
+    with pytest.raises(RuntimeError, match="restore a backup"):
+        downgrade(engine, "0003")
+    check_revision(engine)
+    assert logged(engine, "prediction_id") == [("0",), ("1",)]
 
 
 @pytest.mark.parametrize("name", ["mode", "state"])

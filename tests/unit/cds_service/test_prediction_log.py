@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
-from cds_service.db.log import PredictionLog, Stored, open_engine
+from cds_service.db.log import MOST_ATTEMPTS, PredictionLog, Stored, open_engine
 from cds_service.db.migrate import upgrade
+from cds_service.db.tables import undelivered
 from cds_service.errors import AlreadyUsed, LogUnavailable, NotDurable, SetupError
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -24,12 +25,19 @@ def row(**given: Any) -> dict[str, Any]:
     made: dict[str, Any] = {
         "prediction_id": str(uuid.uuid4()), "organisation": "o", "caller": "c", "service": "s",
         "hook": "h", "hook_instance": str(uuid.uuid4()), "content_digest": "d",
+        "context_digest": "c",
         "model_id": "m", "model_version": "1", "package_checksum": "x", "software_version": "1",
         "mode": "live", "language": "da", "patient_pseudonym": "p", "as_of": NOW,
         "computed_at": NOW, "status": "scored", "returned": "card", "features": "[]",
         "document": "{}", "response": "{}", "timings": "{}", "sealed": b"", "state": "live",
     }  # fmt: skip
     return made | given
+
+
+def stored(of: dict[str, Any], *, replayed: bool = False, attempt: int = 0) -> Stored:
+    """What the log says of a row it holds."""
+    said = {name: of[name] for name in ("prediction_id", "response", "status", "returned")}
+    return Stored(**said, replayed=replayed, attempt=attempt)
 
 
 @pytest.fixture
@@ -61,15 +69,16 @@ def test_rows_that_wait_together_are_committed_together(engine: Engine, commits:
 def test_a_row_that_fails_does_not_take_others_with_it(engine: Engine) -> None:
     """Each of a failed group is tried alone; the writer goes on."""
     log = PredictionLog(engine)
+    first, last = row(), row()
     good, nameless, unwritable, also_good = (
-        log.store(row()),
+        log.store(first),
         log.store(row(service=None)),
         log.store(row(reason="\ud800")),  # no text that UTF-8 can hold
-        log.store(row()),
+        log.store(last),
     )
     with log:
-        stored = Stored("{}", "scored", "card", replayed=False)
-        assert good.result(10) == also_good.result(10) == stored
+        assert good.result(10) == stored(first)
+        assert also_good.result(10) == stored(last)
         for future in (nameless, unwritable):
             with pytest.raises(NotDurable) as refused:
                 future.result(10)
@@ -93,10 +102,10 @@ def test_a_call_that_was_given_up_leaves_no_row_and_the_writer_alive(engine: Eng
 
 @pytest.mark.parametrize("together", [True, False])
 def test_the_same_call_again_finds_the_first_answer(engine: Engine, together: bool) -> None:
-    """In the same commit or in a later one; other content is a conflict, not a second row."""
+    """In the same commit or in a later one; another context is a conflict, not a second row."""
     first = row(response="first")
     same = first | {"response": "second", "returned": "shown-before"}
-    other = first | {"content_digest": "other"}
+    other = first | {"content_digest": "other", "context_digest": "other"}
     log = PredictionLog(engine)
     waiting: list[Future[Stored]] = []
     if together:
@@ -105,11 +114,67 @@ def test_the_same_call_again_finds_the_first_answer(engine: Engine, together: bo
         for call in (first, same, other) if not together else ():
             waiting.append(log.store(call))
             waiting[-1].exception(10)
-        assert waiting[0].result(10) == Stored("first", "scored", "card", replayed=False)
-        assert waiting[1].result(10) == Stored("first", "scored", "card", replayed=True)
+        assert waiting[0].result(10) == stored(first)
+        assert waiting[1].result(10) == stored(first, replayed=True)
         with pytest.raises(AlreadyUsed) as conflict:
             waiting[2].result(10)
     assert conflict.value.field == "hookInstance"
+
+
+def another(first: dict[str, Any], **given: Any) -> dict[str, Any]:
+    """The same call on other data."""
+    own = {"prediction_id": str(uuid.uuid4()), "content_digest": str(uuid.uuid4())}
+    return first | own | given
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_the_same_call_on_other_data_is_a_further_attempt(engine: Engine, together: bool) -> None:
+    """Each with its own answer and linked to the first; each finds its own again."""
+    first = row(response="first")
+    calls = [first, another(first, response="second"), another(first, response="third")]
+    log = PredictionLog(engine)
+    if together:
+        waiting = [log.store(call) for call in (*calls, *calls)]
+    with log:
+        if not together:
+            waiting = [_settled(log.store(call)) for call in (*calls, *calls)]
+        for number, call in enumerate(calls):
+            assert waiting[number].result(10) == stored(call, attempt=number)
+            assert waiting[number + 3].result(10) == stored(call, attempt=number, replayed=True)
+        kept = [log.read(call["prediction_id"]) for call in calls]
+    assert [k and (k["attempt"], k["attempt_of"]) for k in kept] == [
+        (0, None),
+        (1, first["prediction_id"]),
+        (2, first["prediction_id"]),
+    ]
+
+
+def _settled(future: Future[Stored]) -> Future[Stored]:
+    future.result(10)
+    return future
+
+
+def test_a_call_with_too_many_attempts_is_refused(engine: Engine) -> None:
+    """Nobody fills the log under one hookInstance; what stands there is still found."""
+    first = row()
+    with PredictionLog(engine) as log:
+        log.store(first).result(10)
+        for _ in range(MOST_ATTEMPTS - 1):
+            log.store(another(first)).result(10)
+        with pytest.raises(AlreadyUsed) as refused:
+            log.store(another(first)).result(10)
+        assert refused.value.field == "hookInstance"
+        assert log.store(first).result(10).replayed
+
+
+def test_a_call_older_than_the_digest_of_contexts_is_known_by_its_content(engine: Engine) -> None:
+    """What it asked about is not known apart, so other content is refused, as it was then."""
+    old = row(context_digest="")
+    with PredictionLog(engine) as log:
+        log.store(old).result(10)
+        assert log.store(old | {"context_digest": "c"}).result(10).replayed
+        with pytest.raises(AlreadyUsed):
+            log.store(another(old, context_digest="c")).result(10)
 
 
 CALL = ("organisation", "service", "hook", "hook_instance", "package_checksum", "state", "mode")
@@ -147,6 +212,27 @@ def test_the_newest_card_that_showed_a_risk_is_found(engine: Engine) -> None:
         assert log.last_shown(silent, lambda document: "risk" in document) == "silent risk"
 
 
+def test_a_card_of_the_same_call_was_not_shown_before(engine: Engine) -> None:
+    """Who asks again on other data may never have got the first answer: it is not held back."""
+    first = row(index_time=NOW, document="risk")
+    with PredictionLog(engine) as log:
+        log.store(first).result(10)
+        assert log.last_shown(another(first), lambda _: True) is None
+        assert log.last_shown(row(index_time=NOW), lambda _: True) == "risk"
+
+
+@pytest.mark.parametrize("how", ["disconnected", "late"])
+def test_an_answer_that_did_not_arrive_was_not_shown_before(engine: Engine, how: str) -> None:
+    """A card nobody can have seen holds no later card back."""
+    first = row(index_time=NOW, document="risk")
+    lost = {"id": "1", "prediction_id": first["prediction_id"], "how": how, "at": NOW}
+    with PredictionLog(engine) as log:
+        log.store(first).result(10)
+        with engine.begin() as connection:
+            connection.execute(undelivered.insert(), lost)
+        assert log.last_shown(row(index_time=NOW), lambda _: True) is None
+
+
 def test_what_waits_is_committed_before_the_end(engine: Engine) -> None:
     """Stopping loses nothing that was accepted."""
     log = PredictionLog(engine).start()
@@ -171,6 +257,16 @@ def test_logged_features_of_a_model_since_a_time(engine: Engine) -> None:
         ):
             log.store(row(**given)).result(10)
         assert [r["features"] for r in log.features_since("m", "1", NOW)] == ["now", "later"]
+
+
+def test_a_call_answered_twice_counts_once_in_the_features(engine: Engine) -> None:
+    """The last attempt, which saw the most: asking often is no drift."""
+    first = row(features="first")
+    with PredictionLog(engine) as log:
+        for call in (first, another(first, features="second"), row(features="another call")):
+            log.store(call).result(10)
+        found = [r["features"] for r in log.features_since("m", "1", NOW)]
+    assert sorted(found) == ["another call", "second"]
 
 
 def test_a_log_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_below_its_limit_in_silence_or_where_it_was_shown_there_is_no_card() -> 
     """`card_from` is 0.34 of the first class."""
     assert every_card(manifest(), prediction([0.335, 0.333, 0.332]), DANISH) == []
     assert every_card(manifest(), prediction([0.5, 0.3, 0.2], mode="silent"), DANISH) == []
-    assert every_card(manifest(), prediction([0.5, 0.3, 0.2]), DANISH, known=True) == []
+    assert every_card(manifest(), prediction([0.5, 0.3, 0.2]), DANISH, alarms_only=True) == []
 
 
 def test_another_first_class_is_something_new_to_say() -> None:

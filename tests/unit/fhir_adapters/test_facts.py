@@ -58,6 +58,43 @@ def test_a_similar_reference_is_somebody_else(reference: str) -> None:
     assert build_record(decode_bundle(bundle(table)), CRP).of("crp") == []
 
 
+@pytest.mark.parametrize(
+    "resource",
+    [
+        {"resourceType": "Condition", "code": "here", "onsetDateTime": "2026-11-20"},
+        {"resourceType": "Condition", "code": "here"},
+        {
+            "resourceType": "Procedure",
+            "code": "here",
+            "status": "completed",
+            "performedDateTime": "2026-11-20",
+        },
+        {
+            "resourceType": "MedicationRequest",
+            "medicationCodeableConcept": "here",
+            "status": "active",
+            "intent": "order",
+            "authoredOn": "2026-11-20",
+            "dosageInstruction": [{"doseAndRate": [{"doseQuantity": {"value": 40}}]}],
+        },
+    ],
+    ids=["dated diagnosis", "undated diagnosis", "procedure", "drug"],
+)
+def test_what_is_not_a_measurement_gives_no_number_whatever_it_is_coded_as(
+    resource: dict[str, Any],
+) -> None:
+    """A diagnosis, a procedure or a drug under the code of a blood test is none of that test: its
+    "yes" would be read as 1 mg/L, its dose as a result."""
+    crp = {"coding": [{"system": "http://loinc.org", "code": "1988-5"}]}
+    coded = {name: crp if part == "here" else part for name, part in resource.items()}
+    entries = [
+        {"resource": {"resourceType": "Patient", "id": "p", "birthDate": "1950-03-01"}},
+        {"resource": {**coded, "id": "x", "subject": {"reference": "Patient/p"}}},
+    ]
+    raw = json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}).encode()
+    assert build_record(decode_bundle(raw), CRP).of("crp") == []
+
+
 def test_the_patient_in_context_is_chosen_among_several() -> None:
     """By id; another's tests are left out."""
     table = """

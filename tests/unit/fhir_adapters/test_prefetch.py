@@ -13,6 +13,7 @@ from fhir_adapters.prefetch import answer_queries, expected_query, parse_bundle_
 from tests.spec.drawn import bundle
 
 LABS = "Observation?patient={{context.patientId}}&category=laboratory&_sort=-date&_count=2"
+LABORATORY = {"category": frozenset({"laboratory"})}
 CHART = """
     Observation | CRP       | 2026-11-18 | 210 mg/L | id old
     Observation | CRP       | 2026-11-20 | 40 mg/L  | id new
@@ -45,14 +46,14 @@ def ids(searchset: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
-        (LABS, ExpectedQuery("Observation", page_size=2, newest_first=True)),
-        ("Patient/{{context.patientId}}", ExpectedQuery("Patient")),
-        ("Condition?patient={{context.patientId}}", ExpectedQuery("Condition")),
-        ("Encounter?patient=p&_sort=date&_count=50", ExpectedQuery("Encounter", 50)),
+        (LABS, ExpectedQuery("Observation", 2, newest_first=True, filters=LABORATORY)),
+        ("Patient/{{context.patientId}}", ExpectedQuery("Patient", filters={})),
+        ("Condition?patient={{context.patientId}}", ExpectedQuery("Condition", filters={})),
+        ("Encounter?patient=p&_sort=date&_count=50", ExpectedQuery("Encounter", 50, filters={})),
     ],
 )
 def test_a_template_says_type_page_and_order(template: str, expected: ExpectedQuery) -> None:
-    """Of which a full page can be told from a whole answer."""
+    """Of which a full page can be told from a whole answer; and what it lets through."""
     assert expected_query(template) == expected
 
 
