@@ -21,8 +21,8 @@ from cds_service.governance import STOPPED
 from cds_service.privacy import Privacy
 from cds_service.ranked_cards import every_card
 from cds_service.sources import with_sources
-from fhir_adapters.clock import COPENHAGEN, to_iso
-from fhir_adapters.decode import Gathered
+from fhir_adapters.clock import COPENHAGEN, OPEN, to_iso
+from fhir_adapters.decode import ONE_PAGE, Gathered
 from fhir_adapters.facts import build_record
 from fhir_adapters.features.compute import FeatureRow, FeatureValue
 from fhir_adapters.record import PatientRecord
@@ -48,6 +48,8 @@ from models.prediction import (
 )
 
 MOST_TROUBLES = 20
+NO_INDEX = frozenset({"no-index-stay", "stay-too-short", "no-recent-set"})
+"""Reasons for which nobody is asked about; they bring no card."""
 MODEL_FAILED = "model-failed"
 """Why a prediction was refused whose model failed while scoring."""
 
@@ -104,7 +106,8 @@ def require_answers(package: Package, gathered: Gathered) -> None:
 def assess(package: Package, gathered: Gathered, question: Question) -> Assessment:
     """What the package says of the patient at the moment asked about.
 
-    Raises UnreadableInput where the patient cannot be told from the input.
+    Raises UnreadableInput where the patient cannot be told from the input, PreconditionFailed where
+    "no stay" or "no measurements" would rest on a required query that proves nothing.
     """
     clock = _Clock()
     record = build_record(
@@ -121,6 +124,8 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
     alarms = rule_alarms(package.manifest, row, now=now, language=question.language)
     clock.lap("features")
     verdict = _as_it_stands(verdict_on(package, record, row, now=now), question.standing)
+    if verdict.reason in NO_INDEX and not alarms:
+        _require_proof(package, record)
     scores = _scores(package, row, question) if verdict.status == "scored" else NOT_SCORED
     if scores.failure:
         verdict = Verdict("refused", MODEL_FAILED)
@@ -150,7 +155,8 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         troubles=_troubles(record),
     )
     setting = Setting(question.language, question.zone, question.page_url)
-    kept_quiet = question.insufficient == "silent" and prediction.status == "insufficient-data"
+    lacking = prediction.status == "insufficient-data"
+    kept_quiet = lacking and question.insufficient == "silent" and _was_all_had(package, record)
     cards = every_card(package.manifest, prediction, setting, alarms_only=kept_quiet)
     returned = "insufficient-silent" if kept_quiet and not cards else None
     prediction = msgspec.structs.replace(
@@ -158,6 +164,27 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
     )
     clock.lap("cards")
     return Assessment(prediction, record, row, clock.laps, scores.failure)
+
+
+def _require_proof(package: Package, record: PatientRecord) -> None:
+    """Raise PreconditionFailed where a required query was answered so that nothing follows from it.
+
+    An answer with an error in it, with entries that could not be read, or of somebody else leaves
+    nothing to ask about, which is not the same as that there is nothing; and no card would tell.
+    """
+    for key, query in package.manifest.prefetch.items():
+        answer = record.answer(key)
+        if query.required and answer.state == "partial" and answer.covers_from == OPEN:
+            raise PreconditionFailed(
+                f"prefetch key {key!r} is required: {answer.reason}", field=f"prefetch.{key}"
+            )
+
+
+def _was_all_had(package: Package, record: PatientRecord) -> bool:
+    """Whether every query was answered, if only by one page: silence is for data that are not
+    there, not for data that could not be had."""
+    answers = (record.answer(key) for key in package.manifest.prefetch)
+    return all(a.state == "complete" or a.reason == ONE_PAGE for a in answers)
 
 
 class _Scores(NamedTuple):

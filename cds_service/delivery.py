@@ -73,7 +73,14 @@ class Delivery:
         """See to the end of work that nobody waits for any more."""
         task = asyncio.create_task(self._see_to_the_end(work))
         self._outlived.add(task)
-        task.add_done_callback(self._outlived.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Tell of an error in our own words: what nobody asks for, asyncio prints with its text."""
+        self._outlived.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            _report_failure(error)
 
     async def _see_to_the_end(self, work: asyncio.Task[Answered]) -> None:
         await asyncio.wait({work})

@@ -28,7 +28,7 @@ MOST_SUGGESTIONS = 100
 OUTCOMES = ("accepted", "overridden")
 EPIC_REASON = "com.epic.cdshooks.feedback.overrideReason.reason"
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+$")]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[!-~]+\Z")]
 Code = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Words = Annotated[str, msgspec.Meta(max_length=512)]
 # RFC 3339, section 5.6

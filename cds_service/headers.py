@@ -7,8 +7,13 @@ explanation page and the API documentation set their own policy). Whether browse
 
 from __future__ import annotations
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cds_service.docs import json_response
+from cds_service.outcome import operation_outcome
 
 POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 NO_STORE = (b"cache-control", b"no-store")
@@ -46,11 +51,26 @@ class SecureHeaders:
         await self.app(scope, receive, complete)
 
 
+class _CrossOrigin(CORSMiddleware):
+    """Starlette's, but for a refusal, which is an OperationOutcome like every other."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a preflight: 200 with what a page may do, or 400 naming what it may not."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        said = bytes(answer.body).decode()  # names what is refused and repeats nothing sent
+        refusal = json_response(operation_outcome("forbidden", said), answer.status_code)
+        for name, value in answer.headers.items():
+            refusal.headers.setdefault(name, value)
+        return refusal
+
+
 def cross_origin(app: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     """The application, open to pages of these origins: a browser client of CDS Hooks asks before
     (preflight) whether it may send Authorization and Content-Type.
     """
-    return CORSMiddleware(
+    return _CrossOrigin(
         app,
         allow_origins=origins,
         allow_methods=("GET", "POST"),

@@ -247,7 +247,13 @@ def read_prefetch(
         for key, query in package.manifest.prefetch.items()
         if query.template in fetched
     }
-    return decode_prefetch(our_prefetch(call, package), package.expected, by_key, most=most)
+    return decode_prefetch(
+        our_prefetch(call, package),
+        package.expected,
+        by_key,
+        most=most,
+        patient_id=call.patient_id or None,
+    )
 
 
 def require_patient(package: Package, gathered: Gathered, patient_id: str) -> None:

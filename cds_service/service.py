@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from cds_service.auth.callers import Caller, Callers, read_callers
+from cds_service.auth.callers import Caller, Callers, check_no_loopback, read_callers
 from cds_service.auth.door import Door
 from cds_service.db.governance import read_history
 from cds_service.db.log import PredictionLog, is_absent, open_engine
@@ -89,10 +89,14 @@ def history_here(settings: Settings) -> History:
 def open_callers(settings: Settings) -> Callers:
     """The allow-list; in demo without one, everybody on this machine is the demo caller.
 
-    Raises SetupError where there is none outside the demo profile.
+    Raises SetupError where there is none outside the demo profile, or where one there reaches
+    loopback.
     """
     if settings.callers_file:
-        return read_callers(settings.callers_file)
+        callers = read_callers(settings.callers_file)
+        if not settings.allows_loopback:
+            check_no_loopback(callers)
+        return callers
     if not settings.is_demo:
         raise SetupError("VARSEL_CALLERS_FILE is not set")
     return Callers(open_to=Caller("demo", settings.organisation))

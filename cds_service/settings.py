@@ -82,6 +82,11 @@ class Settings(BaseSettings):
     allow_synthetic_models: bool = Field(
         False, description="Whether models trained on synthetic data may be served (demo: always)"
     )
+    allow_loopback: bool = Field(
+        False,
+        description="Whether callers' networks may hold loopback addresses (demo: always); for "
+        "tests and trials on one machine; never in production",
+    )
     max_body_bytes: int = Field(
         25_000_000, gt=0, description="Largest request body read, in bytes; more is answered 413"
     )
@@ -148,6 +153,11 @@ class Settings(BaseSettings):
     def allows_synthetic(self) -> bool:
         """Whether models trained on synthetic data may be served."""
         return self.is_demo or self.allow_synthetic_models
+
+    @property
+    def allows_loopback(self) -> bool:
+        """Whether FHIR servers and keys on this machine itself may be asked."""
+        return self.is_demo or self.allow_loopback
 
     @property
     def zone(self) -> ZoneInfo:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
@@ -25,7 +25,7 @@ from fhir_adapters import resources as r
 from fhir_adapters.clock import OPEN, UNDATED, Seconds, parse_time
 from fhir_adapters.errors import TooManyResources, UnreadableInput, WrongFhirVersion
 from fhir_adapters.references import last_segments
-from fhir_adapters.selflinks import Filters, asks_less
+from fhir_adapters.selflinks import NOTHING_SAID, Filters, Said, said_by
 
 AnswerState = Literal["complete", "partial", "absent", "failed"]
 NO_MATCH = frozenset({"outcome", "include"})
@@ -68,22 +68,26 @@ class QueryAnswer:
 COMPLETE = QueryAnswer("complete", UNDATED)
 NOT_ASKED = QueryAnswer("absent", reason="not asked")
 NARROWER = "a narrower search was answered"
+ANOTHER = "another search was answered"
 """Why a query was not asked under whose key something stands: by its self link, something else."""
 ONE_PAGE = "one page of more"
 WITH_OUTCOME = "the answer carries an OperationOutcome"
+NOT_ASKED_FOR = "an entry is not what was asked for"
+ONE_RESOURCE = "one resource, not the answer to a search"
 """Why an answer is partial that asking the FHIR server may complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedQuery:
     """What a package asks under one prefetch key: the resource type, the page size, if any, and
-    what the search lets through; None where that is not known.
+    what the search lets through; None where that is not known. A read is no search.
     """
 
     resource_type: str
     page_size: int | None = None
     newest_first: bool = False
     filters: Filters | None = None
+    is_search: bool = False
 
 
 class Fetched(NamedTuple):
@@ -114,6 +118,8 @@ class Gathered:
     most: float = math.inf
     """How many resources may be read; `counted` are, those of no use among them."""
     counted: int = 0
+    patient_id: str | None = None
+    """Whose data were asked for; None where that is not known."""
 
     def of(self, resource_type: str) -> list[Any]:
         """The resources of a type, in the order they came."""
@@ -149,21 +155,29 @@ def decode_prefetch(
     fetched: Mapping[str, Fetched] = NOTHING_FETCHED,
     *,
     most: float = math.inf,
+    patient_id: str | None = None,
 ) -> Gathered:
     """The resources of a hook's prefetch, and per expected key how completely it was answered.
 
     A key may hold a resource, a Bundle, null (asked, nothing there) or an OperationOutcome (asked,
     failed). Keys nobody expects are read too: what they hold is data, but proves no query. What was
-    `fetched` under a key takes the place of what the prefetch held there. Raises TooManyResources
-    where there are more keys and resources than `most`.
+    `fetched` under a key takes the place of what the prefetch held there; where the FHIR server
+    gave nothing, what was sent is data beside its failure. `patient_id`: whose data were asked for;
+    None where nobody knows. Raises TooManyResources where there are more keys and resources than
+    `most`.
     """
-    gathered = Gathered(most=most)
+    gathered = Gathered(most=most, patient_id=patient_id)
     _count(gathered, len(prefetch))
     for key, value in prefetch.items():
         if key not in fetched:
             _add_value(gathered, key, memoryview(value), expected.get(key), where=f"prefetch.{key}")
     for key, answer in fetched.items():
         _add_fetched(gathered, key, answer, expected.get(key))
+        said = gathered.answers[key]
+        if key in prefetch and said.state != "complete" and not said.entries:
+            sent = memoryview(prefetch[key])
+            _add_value(gathered, key, sent, expected.get(key), where=f"prefetch.{key}")
+            gathered.answers[key] = said
     return gathered
 
 
@@ -246,7 +260,8 @@ def _add_value(
             bundle = _bundle(raw, where)
             before = len(gathered.troubles)
             found = _add_bundle(gathered, bundle, where=where)
-            answer = _answer_of(bundle, expected, found, len(gathered.troubles) > before)
+            trouble = len(gathered.troubles) > before
+            answer = _answer_of(bundle, expected, found, gathered.patient_id, had_trouble=trouble)
         else:
             answer = _single(gathered, raw, where, kind, expected)
     except (WrongFhirVersion, TooManyResources):
@@ -274,6 +289,8 @@ def _single(
         return QueryAnswer("failed", reason=reason)
     if len(gathered.troubles) > before:
         return QueryAnswer("failed", reason="unreadable")
+    if expected and expected.is_search:
+        return QueryAnswer("partial", OPEN, 1, ONE_RESOURCE)
     return QueryAnswer("complete", UNDATED, 1)
 
 
@@ -286,6 +303,8 @@ def _failed(gathered: Gathered, where: str, raw: memoryview) -> QueryAnswer:
 
 
 def _says_no_results(outcome: r.OperationOutcome) -> bool:
+    if any(issue.severity in ("error", "fatal") for issue in outcome.issue or ()):
+        return False
     codes = [
         coding.code
         for issue in outcome.issue or ()
@@ -295,26 +314,79 @@ def _says_no_results(outcome: r.OperationOutcome) -> bool:
 
 
 def _answer_of(
-    bundle: r.Bundle, expected: ExpectedQuery | None, matches: list[Any], had_trouble: bool
+    bundle: r.Bundle,
+    expected: ExpectedQuery | None,
+    matches: list[Any],
+    patient_id: str | None,
+    *,
+    had_trouble: bool,
 ) -> QueryAnswer:
     """How completely a Bundle answers its query; `matches`: its resources, in their order."""
-    entries = bundle.entry or ()
-    failures = [e for e in entries if e.search and e.search.mode == "outcome"]
-    count = len(entries) - sum(1 for e in entries if e.search and e.search.mode in NO_MATCH)
-    if expected and expected.filters is not None and asks_less(bundle.link, expected.filters):
-        return QueryAnswer("absent", OPEN, count, NARROWER)
-    if any(not _is_no_results_entry(entry) for entry in failures):
-        return QueryAnswer("partial", OPEN, count, WITH_OUTCOME)
-    if had_trouble:
-        return QueryAnswer("partial", OPEN, count, "an entry could not be read")
+    count, fault = _hits(bundle.entry or (), expected, matches)
+    said = said_by(bundle.link) if expected else NOTHING_SAID
+    other = _another_search(said, expected, patient_id) if expected else None
+    if other:
+        return QueryAnswer("absent", OPEN, count, other)
+    if had_trouble and fault != WITH_OUTCOME:
+        fault = "an entry could not be read"
+    if fault:
+        return QueryAnswer("partial", OPEN, count, fault)
     more = any(link.relation == "next" for link in bundle.link or ())
     short = bundle.total is not None and bundle.total > count
-    full = bool(expected and expected.page_size and count >= expected.page_size)
+    pages = [said.page_size, expected.page_size if expected else None]
+    full = any(page is not None and count >= page for page in pages)
     if not (more or short or full):
         return QueryAnswer("complete", UNDATED, count)
     newest_first = bool(expected and expected.newest_first)
     covers_from = _covered_from(matches) if newest_first else OPEN
     return QueryAnswer("partial", covers_from, count, ONE_PAGE)
+
+
+def _another_search(said: Said, expected: ExpectedQuery, patient_id: str | None) -> str | None:
+    """Why a Bundle answers something else than what was asked, by its self link; None where not."""
+    if said.resource_type not in (None, expected.resource_type):
+        return ANOTHER
+    if patient_id is not None and not said.includes_patient(patient_id):
+        return ANOTHER
+    if expected.filters is not None and said.lets_through_less(expected.filters):
+        return NARROWER
+    return None
+
+
+def _hits(
+    entries: Sequence[r.Entry], expected: ExpectedQuery | None, read_hits: list[Any]
+) -> tuple[int, str | None]:
+    """How many entries are hits of the query, and what is wrong with the entries, if anything.
+
+    What an entry is, is judged by its type, read or not. An OperationOutcome is none of the hits,
+    whether or not it is marked as an outcome.
+    """
+    wanted = expected.resource_type if expected else None
+    if len(read_hits) == len(entries) and (
+        wanted is None or all(type(hit).__name__ == wanted for hit in read_hits)
+    ):
+        return len(entries), None
+    count, fault = 0, None
+    for entry in entries:
+        mode = entry.search.mode if entry.search else None
+        kind = _kind_in(entry)
+        if mode == "outcome" or kind == "OperationOutcome":
+            if not _is_no_results_entry(entry):
+                fault = WITH_OUTCOME
+        elif mode not in NO_MATCH and wanted in (None, kind):
+            count += 1
+        elif mode not in NO_MATCH:
+            fault = fault or NOT_ASKED_FOR
+    return count, fault
+
+
+def _kind_in(entry: r.Entry) -> str | None:
+    """The type of an entry's resource; None where it has none, or cannot be read."""
+    raw = memoryview(entry.resource)
+    try:
+        return kind_of(raw) if raw else None
+    except UnreadableInput:
+        return None
 
 
 def _is_no_results_entry(entry: r.Entry) -> bool:

@@ -42,6 +42,7 @@ def expected_query(template: str) -> ExpectedQuery:
         page_size=int(count) if count else None,
         newest_first=asked.get("_sort", "").startswith("-"),
         filters=filters_of(template),
+        is_search=bool(parts.query),
     )
 
 

@@ -4,20 +4,23 @@ A prefetch key is only a name; a record system may give it freely. What a Bundle
 is proved by the caller's key mapping, or by a self link that repeats the search: same type, same
 parameters in whatever order, and no smaller page. The type of what it holds proves nothing, one
 read apart: the resource of the id asked for is the answer to the question for it. Just so a self
-link can show that the answer under one of our keys is to a narrower search. Pure; called by
-`cds_service/protocol.py` for keys that are not the service's, by `decode.py` for those that are.
+link can show that the answer under one of our keys is to a narrower search, to one for somebody
+else, or to one with smaller pages. Pure; called by `cds_service/protocol.py` for keys that are not
+the service's, by `decode.py` for those that are.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from fhir_adapters import resources as r
-from fhir_adapters.references import is_on_server
+from fhir_adapters.references import is_on_server, last_segments
 
 HOW_IT_LOOKS = frozenset({"_format", "_pretty", "_total"})
 """Parameters that change how an answer is written and not what it holds."""
@@ -31,8 +34,12 @@ NARROWING = frozenset(
 """Search parameters that leave results out. Servers add others of their own to a self link."""
 _LONGEST_LINK = 4096
 
+_WHOSE = frozenset({"patient", "subject", "patient:Patient", "subject:Patient"})
+_TYPE = re.compile(r"(?!Fhir$)(?:[A-Z][a-z]+)+")
+
 Filters = Mapping[str, frozenset[str]]
 """By parameter, what a search lets through: codes without their system."""
+NO_FILTERS: Filters = MappingProxyType({})
 
 
 class Search(NamedTuple):
@@ -145,12 +152,54 @@ def filters_of(url: str) -> Filters:
     }
 
 
-def asks_less(links: Sequence[r.Link] | None, filters: Filters) -> bool:
-    """Whether a Bundle says that it answers a narrower search than one with these filters."""
-    said = next((link.url for link in links or () if link.relation == "self" and link.url), None)
-    if said is None:
-        return False
-    return any(
-        name not in filters or not values >= filters[name]
-        for name, values in filters_of(said).items()
+class Said(NamedTuple):
+    """What a Bundle's self link says that it answers; None, or nothing, where it does not say.
+
+    `patients`: of each parameter that names the patient, the alternatives, as `Type/id` or `id`.
+    """
+
+    resource_type: str | None = None
+    patients: tuple[frozenset[str], ...] = ()
+    filters: Filters = NO_FILTERS
+    page_size: int | None = None
+
+    def includes_patient(self, patient_id: str) -> bool:
+        """Whether the search is not one for somebody else alone."""
+        own = {patient_id, f"Patient/{patient_id}"}
+        return all(not own.isdisjoint(named) for named in self.patients)
+
+    def lets_through_less(self, filters: Filters) -> bool:
+        """Whether the search is narrower than one with these filters."""
+        return any(
+            name not in filters or not values >= filters[name]
+            for name, values in self.filters.items()
+        )
+
+
+NOTHING_SAID = Said()
+
+
+def said_by(links: Sequence[r.Link] | None) -> Said:
+    """What the self link among a Bundle's links says.
+
+    A type is taken for one only where it is written as one: paging servers write `fhir?_getpages=`.
+    """
+    url = next((link.url for link in links or () if link.relation == "self" and link.url), None)
+    if url is None:
+        return NOTHING_SAID
+    path, _, query = url[:_LONGEST_LINK].partition("?")
+    segments = path.removesuffix("/_search").rstrip("/").split("/")
+    named = [
+        frozenset(last_segments(one, 2) for one in value.split(","))
+        for name, value in parse_qsl(query)
+        if name in _WHOSE
+    ]
+    if len(segments) > 2 and segments[-3] == "Patient":  # a search in the patient's compartment
+        named.append(frozenset({segments[-2]}))
+    counts = [int(v) for name, v in parse_qsl(query) if name == "_count" and v.isdecimal()]
+    return Said(
+        resource_type=segments[-1] if _TYPE.fullmatch(segments[-1]) else None,
+        patients=tuple(named),
+        filters=filters_of(url),
+        page_size=min(counts, default=None),
     )

@@ -29,11 +29,12 @@ from cds_service.errors import SetupError
 from fhir_adapters.client.guard import parse_base, same_base
 
 SHORTEST_DEADLINE_MS, LONGEST_DEADLINE_MS = 100, 60_000
+_LOOPBACK = tuple(map(ip_network, ("127.0.0.0/8", "::1/128", "::ffff:127.0.0.0/104")))
 
 # as long as the columns of the log that hold them
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
-Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
-Text = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+$", max_length=2048)]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Text = Annotated[str, msgspec.Meta(pattern=r"^[!-~]+\Z", max_length=2048)]
 """What two systems compare letter by letter: printable ASCII without spaces."""
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"
@@ -137,6 +138,25 @@ def read_callers(path: Path) -> Callers:
     return Callers(listed=listed, pinned=pinned)
 
 
+def check_no_loopback(callers: Callers) -> None:
+    """Raise SetupError where a caller may have this machine itself asked, for data or for keys.
+
+    What else runs here (a database, an administrator's port) trusts who comes from here.
+    """
+    for caller in callers.listed:
+        listed = {
+            "fhir.networks": [network for base in caller.fhir for network in base.networks],
+            "jwt.networks": caller.jwt.networks if caller.jwt else (),
+        }
+        for name, networks in listed.items():
+            for network in networks:
+                if _holds_loopback(network):
+                    raise _fault(
+                        f"{caller.name}: {name}: {network} holds loopback addresses "
+                        "(for a trial on one machine: VARSEL_ALLOW_LOOPBACK=true)"
+                    )
+
+
 def _fault(said: str) -> SetupError:
     return SetupError(f"VARSEL_CALLERS_FILE: {said}")
 
@@ -196,6 +216,12 @@ def _check_networks(networks: tuple[str, ...], where: str) -> None:
             ip_network(network)
         except ValueError as error:
             raise _fault(f"{where}: {error}") from None
+
+
+def _holds_loopback(network: str) -> bool:
+    """Whether one of a network's addresses is this machine, IPv4 written as IPv6 among them."""
+    found = ip_network(network)
+    return any(found.version == own.version and found.overlaps(own) for own in _LOOPBACK)
 
 
 def _check_base(url: str, where: str) -> None:

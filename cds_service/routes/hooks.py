@@ -89,12 +89,23 @@ async def call_hook(
     async with service.turns.turn(admitted.caller.name) as turn:
         waited_s = time.perf_counter() - started
         body = await read_body(request, service.settings)
+        # the deadline counts from here, and the wait for a turn; how long a body takes is its own
+        counted_from = time.perf_counter() - waited_s
         work = asyncio.create_task(
-            _respond(service, admitted, duty, request, body=body, started=started)
+            _respond(
+                service, admitted, duty, request, body=body, since=Since(started, counted_from)
+            )
         )
         turn.lasts_until(work)
         deadline_s = admitted.caller.policy.deadline_ms / 1000 - waited_s
         return await service.delivery.within(deadline_s, work, request)
+
+
+class Since(NamedTuple):
+    """When a call came, and from when its deadline counts, by `time.perf_counter`."""
+
+    started: float
+    counted_from: float
 
 
 async def _respond(
@@ -104,12 +115,12 @@ async def _respond(
     request: Request,
     *,
     body: bytes,
-    started: float,
+    since: Since,
 ) -> Answered:
     """The response, once its prediction is committed. It runs to its end, whoever still waits."""
-    answered = await _assessed(service, admitted, duty, request, body=body, started=started)
+    answered = await _assessed(service, admitted, duty, request, body=body, since=since)
     stored = await asyncio.wrap_future(service.log.store(answered.row, answered.claim))
-    _report(answered, admitted.caller, stored, started)
+    _report(answered, admitted.caller, stored, since.started)
     after = None
     if answered.beside is not None and not stored.replayed:
         after = BackgroundTask(service.shadows.compute, answered.beside)
@@ -136,7 +147,7 @@ async def _assessed(
     request: Request,
     *,
     body: bytes,
-    started: float,
+    since: Since,
 ) -> _Answered:
     """The prediction and its row. What was read to make them is let go before the commit, unless
     a silent version has yet to read it.
@@ -153,9 +164,11 @@ async def _assessed(
             client=service.fhir,
             size=service.settings.max_body_bytes,
             most=service.settings.max_resources,
-            started=started,
+            started=since.counted_from,
         )
-        answer = _answer(service, admitted.caller, duty, call, request, data=data, started=started)
+        answer = _answer(
+            service, admitted.caller, duty, call, request, data=data, started=since.started
+        )
     trigger = trigger_of(call.extension)
     report_failure(answer.assessment)
     row = log_row(answer.assessment, answer.asked, service.privacy)

@@ -1,7 +1,7 @@
 """Completing a prefetch: what it lacks is asked of the FHIR server, and only that.
 
-A key is lacking where nothing stands under it, where the sender's own query failed, or where one
-page of more was sent. `null` and Epic's "no results" are answers. All keys are asked at once within
+A key is lacking where nothing stands under it, where the sender's own query failed, or where part
+of an answer was sent. `null` and Epic's "no results" are answers. All keys are asked at once within
 one deadline; pages are followed to their end, or the answer says that it is partial. What could not
 be had becomes a `Fetched` with its reason, never an exception. Called by `cds_service/gather.py`.
 """
@@ -15,9 +15,18 @@ from typing import NamedTuple
 from fhir_adapters.client.fetch import Access, Allowance, FhirClient
 from fhir_adapters.client.guard import Base, below
 from fhir_adapters.client.searches import Page, filled, one_bundle, page_of
-from fhir_adapters.decode import ONE_PAGE, WITH_OUTCOME, Fetched, Gathered, QueryAnswer
+from fhir_adapters.decode import (
+    NOT_ASKED_FOR,
+    ONE_PAGE,
+    ONE_RESOURCE,
+    WITH_OUTCOME,
+    Fetched,
+    Gathered,
+    QueryAnswer,
+)
 from fhir_adapters.errors import FetchFailed
 
+_TO_COMPLETE = (ONE_PAGE, WITH_OUTCOME, NOT_ASKED_FOR, ONE_RESOURCE)
 Get = Callable[[str], Awaitable[bytes]]
 """From a URL below the base to the body of the answer, within the limits of the call."""
 
@@ -49,7 +58,7 @@ def lacking(gathered: Gathered, keys: Iterable[str]) -> list[str]:
 
 def _is_lacking(answer: QueryAnswer) -> bool:
     if answer.state == "partial":
-        return answer.reason in (ONE_PAGE, WITH_OUTCOME)
+        return answer.reason in _TO_COMPLETE
     return answer.state != "complete"
 
 
@@ -102,10 +111,10 @@ async def _fetch(
             return await _to_the_end(get, [sent], base=base, limits=limits)
         raw = await get(filled(wanted.template, tokens, base))
     except FetchFailed as failure:
-        return None if sent is not None else Fetched(None, reason=str(failure))
+        return None if wanted.sent is not None else Fetched(None, reason=str(failure))
     first = page_of(raw)
     if first is None:
-        return None if sent is not None else Fetched(raw)
+        return None if wanted.sent is not None else Fetched(raw)
     return await _to_the_end(get, [first], base=base, limits=limits)
 
 
@@ -116,9 +125,9 @@ async def _to_the_end(get: Get, pages: list[Page], *, base: Base, limits: Limits
     """
     reason = None
     followed: set[str] = set()
-    while (link := pages[-1].next) is not None:
+    while pages[-1].has_next:
         try:
-            url = _next_url(link, followed, pages, base=base, limits=limits)
+            url = _next_url(pages[-1].next, followed, pages, base=base, limits=limits)
             pages.append(_must_be_page(await get(url)))
         except FetchFailed as failure:
             reason = str(failure)
@@ -129,9 +138,11 @@ async def _to_the_end(get: Get, pages: list[Page], *, base: Base, limits: Limits
 
 
 def _next_url(
-    link: str, followed: set[str], pages: list[Page], *, base: Base, limits: Limits
+    link: str | None, followed: set[str], pages: list[Page], *, base: Base, limits: Limits
 ) -> str:
     """Where the next page is. Raises FetchFailed where it may not, or need not, be asked for."""
+    if link is None:
+        raise FetchFailed("the link to the next page has no address")
     url = below(base, link)
     if url is None:
         raise FetchFailed("the link to the next page leads away from the FHIR server")

@@ -35,9 +35,16 @@ class Page(Element):
     entry: list[msgspec.Raw] | None = None
 
     @property
+    def has_next(self) -> bool:
+        """Whether the page says that there is another, be it without saying where."""
+        return any(one.relation == "next" for one in self.link or ())
+
+    @property
     def next(self) -> str | None:
-        """The link to the next page; None on the last."""
-        return next((one.url for one in self.link or () if one.relation == "next"), None)
+        """The link to the next page; None on the last, and where the link has no address."""
+        return next(
+            (one.url for one in self.link or () if one.relation == "next" and one.url), None
+        )
 
 
 _PAGE = msgspec.json.Decoder(Page)

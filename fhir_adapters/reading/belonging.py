@@ -2,8 +2,9 @@
 
 A query that was answered with somebody else's resources was not answered: what is there of the
 patient's own counts, what is missing may be missing because the wrong record was searched, so that
-nothing is concluded from it ("no admissions" would be one such conclusion). Called once a record,
-by `facts.py`.
+nothing is concluded from it ("no admissions" would be one such conclusion). A measurement of
+somebody else in the patient's own record (a fetus's heart rate) is left out too, but shows no wrong
+record. Called once a record, by `facts.py`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ SUBJECTS: Mapping[str, Callable[[Any], r.Reference | None]] = {
 PEOPLE = frozenset({"Patient", "RelatedPerson"})
 NOT_THE_PATIENTS = "holds resources of another patient"
 """Why an answer proves nothing; a package's query then counts as answered in part."""
+_ABOUT_ANOTHER = Trouble(
+    "Observation", "wrong-patient", "Observation about another person was left out"
+)
 _IDENTIFIERS = msgspec.json.Decoder(list[r.Identifier])
 
 
@@ -57,16 +61,20 @@ def own_only(
         others = whose.others_among(resources, kind)
         if others:
             foreign[kind] = others
-    if not foreign:
+    own = {k: _without(found, foreign.get(k)) for k, found in gathered.resources.items()}
+    about_others = whose.about_others(own.get("Observation", []))
+    if not (foreign or about_others):
         return gathered
+    if about_others:
+        own["Observation"] = _without(own["Observation"], about_others)
     return replace(
         gathered,
-        resources={k: _without(found, foreign.get(k)) for k, found in gathered.resources.items()},
+        resources=own,
         answers={
             key: _doubted(answer) if queries.get(key) in foreign else answer
             for key, answer in gathered.answers.items()
         },
-        troubles=[*gathered.troubles, *_named(foreign)],
+        troubles=[*gathered.troubles, *_named(foreign), *[_ABOUT_ANOTHER] * len(about_others)],
     )
 
 
@@ -106,20 +114,17 @@ class _Whose:
         if subject_of is None:
             return []
         own = self._own
-        others = [
+        return [
             one
             for one in resources
             if (subject := subject_of(one)) is not None
             and subject.reference not in own
             and not self._is_patient(subject)
         ]
-        if kind == "Observation":
-            others += [
-                one
-                for one in resources
-                if one.focus and one not in others and self._is_of_another(one)
-            ]
-        return others
+
+    def about_others(self, own: list[r.Observation]) -> list[r.Observation]:
+        """Those of the patient's own that were measured of somebody else."""
+        return [one for one in own if one.focus and self._is_of_another(one)]
 
     def _is_patient(self, subject: r.Reference) -> bool:
         """Whether a subject is the patient; one named by identifier alone has one of theirs."""

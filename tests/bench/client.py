@@ -27,14 +27,15 @@ class Load:
 
 
 async def send_burst(
-    port: int, path: str, request: Request, *, connections: int, total: int
+    port: int, path: str, request: Request, *, connections: int, total: int, token: str = ""
 ) -> Load:
     """Send `total` requests over some connections, every one under a new hookInstance.
 
-    Raises RuntimeError where one is not answered 200.
+    `token`: a bearer token, where there is one. Raises RuntimeError where one is not answered 200.
     """
     turns = iter(range(total))
-    return await _send(_head(port, path, request), port, request, turns=turns, at_once=connections)
+    head = _head(port, path, request, token)
+    return await _send(head, port, request, turns=turns, at_once=connections)
 
 
 async def send_for(

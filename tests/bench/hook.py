@@ -22,6 +22,7 @@ from time import perf_counter, process_time
 from typing import Any
 
 from tests.bench.client import send_burst
+from tests.bench.production import patient_caller
 from tests.bench.records import SIZES, Request, hook_request
 from tests.bench.servers import FLOOR, PRODUCT, Server, running
 from tests.bench.stages import PATH, running_app, stage_times, validation_time
@@ -72,19 +73,21 @@ async def measure() -> Seen:
         for _ in range(STARTS - 1):
             with running(PRODUCT, _folder(stack)) as started:
                 seen.starts_s.append(started.ready_after_s)
-        product = stack.enter_context(running(PRODUCT, _folder(stack)))
+        callers, token = patient_caller(_folder(stack))
+        known = {"VARSEL_CALLERS_FILE": str(callers), "VARSEL_CALLS_PER_MINUTE": "1000000"}
+        product = stack.enter_context(running(PRODUCT, _folder(stack), known))
         seen.starts_s.append(product.ready_after_s)
         floor = stack.enter_context(running(FLOOR, _folder(stack)))
         async with running_app(_folder(stack)) as (app, log):
             for size in SIZES:  # what the first calls pay is not what calls cost
-                await _take_turns(Seen(), product, floor, hook_request(size))
+                await _take_turns(Seen(), product, floor, hook_request(size), token=token)
             began = perf_counter()
             while seen.rounds < ROUNDS and perf_counter() - began < ROUNDS_LAST_S:
                 seen.rounds += 1
                 _progress(f"round {seen.rounds} of {ROUNDS}")
                 for size in SIZES:
                     request = hook_request(size)
-                    await _take_turns(seen, product, floor, request)
+                    await _take_turns(seen, product, floor, request, token=token)
                     times = await stage_times(app, log, request, STAGE_CALLS[size])
                     seen.stages.setdefault(size, []).extend(times)
                     if seen.rounds <= VALIDATIONS[size]:
@@ -102,22 +105,31 @@ def _progress(text: str) -> None:
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
-async def _take_turns(seen: Seen, product: Server, floor: Server, request: Request) -> None:
-    """A burst to each at each number of connections; who is first changes every round."""
+async def _take_turns(
+    seen: Seen, product: Server, floor: Server, request: Request, *, token: str
+) -> None:
+    """A burst to each at each number of connections; who is first changes every round.
+
+    `token`: proves the caller to the product; the floor does not look at it.
+    """
     turns = [("product", product, PATH), ("floor", floor, f"/{request.resources}")]
     if seen.rounds % 2:
         turns.reverse()
     for connections in CONNECTIONS:
         seen.spins.append(_spin())
         for name, server, path in turns:
-            burst = await _burst(server, path, request, connections)
+            burst = await _burst(server, path, request, connections=connections, token=token)
             seen.bursts.setdefault((name, request.resources, connections), []).append(burst)
 
 
-async def _burst(server: Server, path: str, request: Request, connections: int) -> Burst:
+async def _burst(
+    server: Server, path: str, request: Request, *, connections: int, token: str
+) -> Burst:
     before = server.cpu_s()
     total = REQUESTS[request.resources][connections]
-    load = await send_burst(server.port, path, request, connections=connections, total=total)
+    load = await send_burst(
+        server.port, path, request, connections=connections, total=total, token=token
+    )
     return Burst(
         cpu_ms=1000 * (server.cpu_s() - before) / total,
         latencies_ms=[1000 * latency for latency in load.latencies_s],

@@ -1,7 +1,8 @@
 """A production installation for the bench: a caller with a bearer token, its model live.
 
 And requests that production answers with a score: it allows no replay, so the bench's record is
-moved in time until the patient is about to be discharged. Called by `peer_bench` and `soak`.
+moved in time until the patient is about to be discharged. Called by `peer_bench` and `soak`; its
+caller by `hook` too.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Installation:
             return dict(rows.fetchall())
 
 
-def install(folder: Path) -> Installation:
-    """A migrated database, keys, one caller, and the readmission model brought live by commands."""
+def patient_caller(folder: Path) -> tuple[Path, str]:
+    """A callers file with one caller, who waits long, and that caller's token."""
     token = secrets.token_hex(32)
     callers = folder / "callers.toml"
     callers.write_text(
@@ -54,6 +55,12 @@ def install(folder: Path) -> Installation:
         f"[caller.policy]\ndeadline_ms = {_PATIENCE_MS}\n",
         encoding="utf-8",
     )
+    return callers, token
+
+
+def install(folder: Path) -> Installation:
+    """A migrated database, keys, one caller, and the readmission model brought live by commands."""
+    callers, token = patient_caller(folder)
     database = folder / "varsel.db"
     settings = Settings(
         profile="production",

@@ -23,7 +23,7 @@ from unittest.mock import patch
 import msgspec
 from starlette.types import ASGIApp, Message
 
-from cds_service import assess, server
+from cds_service import assess, gather, server
 from cds_service.app import create_app
 from cds_service.db.claims import Claim
 from cds_service.db.log import PredictionLog, Stored
@@ -140,7 +140,7 @@ async def stage_times(
     content and the seal; `commit`: the database; `web`: routing, headers, the answer, the event.
     """
     with ExitStack() as patches:
-        for module in (hooks, assess):
+        for module in (hooks, gather, assess):
             patches.enter_context(patch.object(module, "time", _CPU_CLOCK))
         calls = [await traced_call(app, log, request) for _ in range(repeats + 1)]
     return [_stages(call) for call in calls[1:]]

@@ -313,6 +313,10 @@ def test_r15_a_key_of_ours_with_a_narrower_search_is_not_our_query(
     refused = post({"prefetch/encounters": with_self_link(demo_request, link)})
     assert refused.status_code == 412
     assert "narrower" in refused.json()["issue"][0]["diagnostics"]
+    for link in ("Encounter?patient=other&_count=200", "Condition?patient={}&_count=500"):
+        refused = post({"prefetch/encounters": with_self_link(demo_request, link)})
+        assert refused.status_code == 412
+        assert "another search" in refused.json()["issue"][0]["diagnostics"]
     taken = post({"prefetch/encounters": with_self_link(demo_request, SELF)})
     assert taken.status_code == 200
 

@@ -285,6 +285,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "card null": ({"card": None}, "card"),
     "card empty": ({"card": ""}, "card"),
     "card with a space": ({"card": "a b"}, "card"),
+    "card with a line end": ({"card": "abc\n"}, "card"),
     "card too long": ({"card": "a" * 65}, "card"),
     "card no text": ({"card": 1}, "card"),
     "no outcome": ({"outcome": ...}, "outcome"),

@@ -130,9 +130,24 @@ def test_r37_a_page_of_another_origin_may_not(open_to_a_page: TestClient, origin
     """Neither ask nor read."""
     asked = preflight(open_to_a_page, origin)
     assert asked.status_code == 400
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["vary"].startswith("Origin")
+    outcome = asked.json()
+    assert outcome["resourceType"] == "OperationOutcome"
+    (issue,) = outcome["issue"]
+    assert (issue["code"], issue["diagnostics"]) == ("forbidden", "Disallowed CORS origin")
     assert "access-control-allow-origin" not in asked.headers
     answer = open_to_a_page.get("/cds-services", headers={"Origin": origin})
     assert "access-control-allow-origin" not in answer.headers
+
+
+def test_r37_a_preflight_says_which_header_it_refuses(open_to_a_page: TestClient) -> None:
+    """Where the page is listed, but sends what no client of CDS Hooks does; it may read why."""
+    asked = preflight(open_to_a_page, PAGE, "x-secret")
+    assert asked.status_code == 400
+    assert asked.json()["issue"][0]["diagnostics"] == "Disallowed CORS headers"
+    assert asked.headers["access-control-allow-origin"] == PAGE
+    assert "x-secret" not in asked.text
 
 
 def test_r37_no_page_may_call_unless_one_is_listed(client: TestClient) -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
 import time
+import timeit
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -174,6 +177,37 @@ def test_ordinary_requests_pay_next_to_nothing_for_the_limit_of_texts() -> None:
     for _ in range(10):
         check_texts(body, 1_000_000)
     assert (time.process_time() - began) / 10 < 0.001
+
+
+def test_long_texts_full_of_escaped_marks_are_passed_over_quickly() -> None:
+    """24 texts just below the limit, each of half a million escaped marks: as quick as a few passes
+    over them, because other calls wait meanwhile."""
+    body = b"[" + b",".join([b'"' + b'\\"' * 499_990 + b'"'] * 24) + b"]"
+
+    def quickest(work: Callable[[], object]) -> float:
+        return min(timeit.repeat(work, time.process_time, repeat=3, number=1))
+
+    one_pass = quickest(lambda: body.count(b'\\"'))
+    assert quickest(lambda: check_texts(body, 1_000_000)) < 18 * one_pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_limit_of_texts_is_what_it_says_for_any_bytes(seed: int) -> None:
+    """Refused: where some half of the limit, counted from the start, lies in a longer text."""
+    draw = random.Random(seed)
+    for _ in range(3000):
+        body = bytes(draw.choices(b'x\\"', (draw.randrange(1, 20), 2, 2), k=draw.randrange(60)))
+        longest = draw.randrange(2, 20)
+        half = longest // 2
+        texts = [match.span() for match in re.finditer(rb'(?:[^"]|(?<=\\)")+', body)]
+        refused = any(
+            end - start > longest and -(-start // half) * half + half <= end for start, end in texts
+        )
+        if refused:
+            with pytest.raises(BadRequest):
+                check_texts(body, longest)
+        else:
+            check_texts(body, longest)
 
 
 # ---- many requests --------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from httpx2 import Response
 
 from fhir_adapters.decode import Gathered, QueryAnswer, decode_bundle
 from fhir_adapters.facts import build_record
-from fhir_adapters.reading.belonging import NOT_THE_PATIENTS, SUBJECTS
+from fhir_adapters.reading.belonging import NOT_THE_PATIENTS, SUBJECTS, own_only
 from fhir_adapters.reading.wanted import AnswerRule, Wanted
 from fhir_adapters.resources import READ
 from tests.spec.drawn import bundle_of
@@ -168,6 +169,45 @@ def test_a_measurement_of_somebody_else_in_the_patients_record_is_left_out(
     resource.focus = [type(resource.subject)(reference=focus)]
     record = build_record(gathered, WANTED, patient_id="p", base=BASE)
     assert len(record.of("crp")) == read
+    left_out = ["Observation about another person was left out"] * (1 - read)
+    assert [t.text for t in record.troubles if t.code == "wrong-patient"] == left_out
+
+
+def observations_of(subject: str, focus: str, number: int) -> list[dict[str, Any]]:
+    """Measurements that name a subject and what they are about, equal but for their ids."""
+    named = {"subject": {"reference": subject}, "focus": [{"reference": focus}]}
+    made = {"resourceType": "Observation", **RESOURCES["Observation"], **named}
+    return [made | {"id": f"{subject[-1]}{n}"} for n in range(number)]
+
+
+@pytest.mark.parametrize(("subject", "state"), [("Patient/p", "complete"), (OTHER, "partial")])
+def test_a_fetal_heart_rate_does_not_put_the_patients_own_record_in_doubt(
+    subject: str, state: str
+) -> None:
+    """Only a foreign subject shows that the wrong record was searched; each is named once."""
+    found = observations_of(subject, "RelatedPerson/fetus", 2)
+    gathered = decode_bundle(bundle_of([{"resourceType": "Patient", "id": "p"}, *found]))
+    gathered.answers = {"labs": QueryAnswer("complete", 0.0, 2)}
+    wanted = Wanted(WANTED.concepts, queries={"labs": "Observation"})
+    record = build_record(gathered, wanted, patient_id="p")
+    assert record.answers["labs"].state == state
+    assert record.of("crp") == []
+    assert [t.code for t in record.troubles] == ["wrong-patient"] * 2
+
+
+def test_thousands_of_anothers_measurements_beside_own_ones_cost_no_more_than_their_number() -> (
+    None
+):
+    """One look at each, not one at each pair."""
+    patient = {"resourceType": "Patient", "id": "p"}
+    found = observations_of(OTHER, "Device/d", 4000) + observations_of(
+        "Patient/p", "Device/d", 4000
+    )
+    gathered = decode_bundle(bundle_of([patient, *found]))
+    began = time.process_time()
+    own = own_only(gathered, gathered.of("Patient")[0], base="", queries={})
+    assert time.process_time() - began < 0.4
+    assert len(own.of("Observation")) == len(own.troubles) == 4000
 
 
 def test_an_answer_that_held_another_patient_proves_nothing() -> None:

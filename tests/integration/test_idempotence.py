@@ -51,6 +51,7 @@ OTHER_CONTEXT: dict[str, Change] = {
     "another patient": {
         "context/patientId": "another",
         "prefetch/patient/id": "another",
+        "prefetch/encounters": None,
     },
     "other data too": {"context/userId": "Practitioner/another", "prefetch/laboratory": None},
 }

@@ -19,7 +19,7 @@ from cds_service.app import create_app
 from cds_service.db.log import open_engine
 from cds_service.db.migrate import downgrade, upgrade
 from cds_service.errors import SetupError
-from cds_service.service import open_registry
+from cds_service.service import open_callers, open_registry
 from cds_service.settings import Settings, check_fit_to_serve
 from models.registry import Registry
 from tests.decided import bring_live
@@ -106,6 +106,39 @@ def test_it_refuses_keys_that_are_none(
     with pytest.raises(SetupError, match=named) as refused:
         check_fit_to_serve(Settings(**values))
     assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ('[[caller.fhir]]\nbase = "https://f.example"\nnetworks = ["NETWORK"]', "fhir.networks"),
+        ('[caller.jwt]\nissuer = "i"\njku = "https://k"\nnetworks = ["NETWORK"]', "jwt.networks"),
+    ],
+)
+@pytest.mark.parametrize(
+    "network", ["0.0.0.0/0", "127.0.0.1/32", "::/0", "::1", "::ffff:127.0.0.1"]
+)
+def test_a_caller_that_reaches_loopback_stops_the_start(
+    production: Settings, registry: Registry, more: str, field: str, network: str
+) -> None:
+    """Caller and field are named; one setting, for trials on one machine, allows it."""
+    token = "" if "jwt" in more else f'token_sha256 = "{hashlib.sha256(b"t").hexdigest()}"\n'
+    table = f'[[caller]]\nname = "ward"\norganisation = "o"\n{token}{more}\n'
+    assert production.callers_file is not None
+    production.callers_file.write_text(table.replace("NETWORK", network), encoding="utf-8")
+    with pytest.raises(SetupError, match=rf"CALLERS_FILE: ward: {field}: {network} holds loopback"):
+        create_app(production, registry)
+    allowed = production.model_copy(update={"allow_loopback": True})
+    assert len(open_callers(allowed).listed) == 1
+
+
+def test_private_networks_are_no_loopback(production: Settings) -> None:
+    """A hospital's own networks start as before."""
+    assert production.callers_file is not None
+    with production.callers_file.open("a", encoding="utf-8") as file:
+        file.write('[[caller.fhir]]\nbase = "https://f.example"\n')
+        file.write('networks = ["10.0.0.0/8", "126.0.0.0/8", "fd00::/8"]\n')
+    assert len(open_callers(production).listed) == len(TOKENS)
 
 
 def test_it_refuses_a_database_that_is_behind(production: Settings, registry: Registry) -> None:

@@ -18,6 +18,7 @@ from fhir_adapters.clock import parse_time
 from fhir_adapters.codes import code_table
 from fhir_adapters.decode import (
     ExpectedQuery,
+    Fetched,
     Gathered,
     QueryAnswer,
     decode_bundle,
@@ -257,6 +258,102 @@ def test_results_with_a_warning_beside_them_are_a_part() -> None:
     mixed["entry"].append({"resource": FAILURE, "search": {"mode": "outcome"}})
     gathered = prefetched(mixed)
     assert gathered.answer("labs").state == "partial"
+    assert len(gathered.of("Observation")) == 1
+
+
+ERROR_AND_4101: Json = {**OUTCOME, "issue": [*FAILURE["issue"], *OUTCOME["issue"]]}
+NOT_HITS: dict[str, tuple[list[Json], str]] = {
+    "an error that is not marked": ([{"resource": FAILURE}], "OperationOutcome"),
+    "an error marked as a hit": (
+        [{"resource": FAILURE, "search": {"mode": "match"}}],
+        "OperationOutcome",
+    ),
+    "an error beside 4101": (
+        [{"resource": ERROR_AND_4101, "search": {"mode": "outcome"}}],
+        "OperationOutcome",
+    ),
+    "a status and no resource": ([{"response": {"status": "403"}}], "not what was asked"),
+    "a resource nobody reads": (
+        [{"resource": {"resourceType": "AllergyIntolerance"}}],
+        "not what was asked",
+    ),
+    "a resource of another type": (
+        [{"resource": {"resourceType": "Condition", "id": "c"}}, {"resource": CRP}],
+        "not what was asked",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(NOT_HITS))
+def test_a_bundle_of_something_else_does_not_answer_the_query(kind: str) -> None:
+    """Nothing follows from it, least of all that there is nothing."""
+    entries, reason = NOT_HITS[kind]
+    answer = answer_to({"resourceType": "Bundle", "type": "searchset", "entry": entries})
+    assert (answer.state, answer.covers_from) == ("partial", float("inf"))
+    assert reason in str(answer.reason)
+
+
+def test_an_error_is_never_no_results() -> None:
+    """Epic's 4101 beside an error: the query failed."""
+    assert answer_to(ERROR_AND_4101).state == "failed"
+
+
+def test_no_results_need_not_be_marked() -> None:
+    """4101 in an entry without a mode is no hit either."""
+    empty = {"resourceType": "Bundle", "total": 0, "entry": [{"resource": OUTCOME}]}
+    assert answer_to(empty) == QueryAnswer("complete", float("-inf"), 0)
+
+
+def test_one_resource_is_no_answer_to_a_search() -> None:
+    """There may be more; it is data, and to a read it is the answer."""
+    expected = {"labs": ExpectedQuery("Observation", is_search=True)}
+    gathered = decode_prefetch({"labs": msgspec.Raw(json.dumps(CRP).encode())}, expected)
+    answer = gathered.answer("labs")
+    assert (answer.state, answer.covers_from) == ("partial", float("inf"))
+    assert answer.reason == "one resource, not the answer to a search"
+    assert len(gathered.of("Observation")) == 1
+
+
+@pytest.mark.parametrize(
+    ("link", "state"),
+    [
+        ("Observation?patient=p", "complete"),
+        ("https://ehr.example/fhir/Observation?patient=Patient%2Fp&_count=2", "complete"),
+        ("Observation?patient=q", "absent"),
+        ("Condition?patient=p", "absent"),
+        ("Observation?patient=p&_count=1", "partial"),
+        ("Observation?patient=p&_count=50", "complete"),
+    ],
+)
+def test_the_search_a_bundle_says_it_answers_counts(link: str, state: str) -> None:
+    """Its type, whose data it asks for, and the smaller of two pages; the data stay data."""
+    raw = json.dumps(searchset(CRP, link=[{"relation": "self", "url": link}])).encode()
+    gathered = decode_prefetch({"labs": msgspec.Raw(raw)}, LABS, patient_id="p")
+    assert gathered.answer("labs").state == state
+    assert len(gathered.of("Observation")) == 1
+
+
+@pytest.mark.parametrize("given", [None, FAILURE, b"{", {"resourceType": "Bundle", "entry": [{}]}])
+def test_what_was_sent_is_read_where_the_server_gives_nothing(given: Any) -> None:
+    """The answer stays that of the server; a value that was sent is not lost with it."""
+    value = given if given is None or isinstance(given, bytes) else json.dumps(given).encode()
+    sent = searchset(CRP, link=[{"relation": "self", "url": "Observation?patient=q"}])
+    gathered = decode_prefetch(
+        {"labs": msgspec.Raw(json.dumps(sent).encode())},
+        LABS,
+        {"labs": Fetched(value, reason="it answered 500")},
+        patient_id="p",
+    )
+    assert [found.id for found in gathered.of("Observation")] == ["crp"]
+    assert gathered.answer("labs").state in ("failed", "partial")
+    if given is None:
+        assert gathered.answer("labs").reason == "it answered 500"
+
+
+def test_what_the_server_gives_takes_the_place_of_what_was_sent() -> None:
+    """Nothing is read twice."""
+    raw = json.dumps(searchset(CRP)).encode()
+    gathered = decode_prefetch({"labs": msgspec.Raw(raw)}, LABS, {"labs": Fetched(raw)})
     assert len(gathered.of("Observation")) == 1
 
 

@@ -46,10 +46,19 @@ def ids(searchset: Any) -> list[str]:
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
-        (LABS, ExpectedQuery("Observation", 2, newest_first=True, filters=LABORATORY)),
+        (
+            LABS,
+            ExpectedQuery("Observation", 2, newest_first=True, filters=LABORATORY, is_search=True),
+        ),
         ("Patient/{{context.patientId}}", ExpectedQuery("Patient", filters={})),
-        ("Condition?patient={{context.patientId}}", ExpectedQuery("Condition", filters={})),
-        ("Encounter?patient=p&_sort=date&_count=50", ExpectedQuery("Encounter", 50, filters={})),
+        (
+            "Condition?patient={{context.patientId}}",
+            ExpectedQuery("Condition", filters={}, is_search=True),
+        ),
+        (
+            "Encounter?patient=p&_sort=date&_count=50",
+            ExpectedQuery("Encounter", 50, filters={}, is_search=True),
+        ),
     ],
 )
 def test_a_template_says_type_page_and_order(template: str, expected: ExpectedQuery) -> None:

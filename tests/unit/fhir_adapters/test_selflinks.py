@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fhir_adapters.resources import Link
-from fhir_adapters.selflinks import asks_less, filters_of, search_of, under_our_keys
+from fhir_adapters.selflinks import filters_of, said_by, search_of, under_our_keys
 
 TEMPLATES = {
     "patient": "Patient/{{context.patientId}}",
@@ -100,6 +100,50 @@ def test_a_read_is_no_search() -> None:
 def test_a_narrower_search_is_seen_and_a_servers_own_words_are_not(url: str, less: bool) -> None:
     """Only parameters that leave results out count."""
     filters = filters_of(TEMPLATES["labs"])
-    assert asks_less([Link(relation="self", url=url)], filters) is less
-    assert asks_less([Link(relation="next", url=url)], filters) is False
-    assert asks_less(None, filters) is False
+    assert said_by([Link(relation="self", url=url)]).lets_through_less(filters) is less
+    assert said_by([Link(relation="next", url=url)]).lets_through_less(filters) is False
+    assert said_by(None).lets_through_less(filters) is False
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"),
+    [
+        ("Observation?patient=p", True),
+        ("Observation?patient=Patient/p", True),
+        ("Observation?patient=Patient%2Fp", True),
+        ("Observation?patient=https%3A%2F%2Fehr.example%2Ffhir%2FPatient%2Fp", True),
+        ("Observation?patient=http://ehr.example/fhir/Patient/p/_history/2", True),
+        ("Observation?subject:Patient=p", True),
+        ("Observation?patient=q,p", True),
+        ("Observation?patient.identifier=x", True),
+        ("Patient/p/Observation?code=x", True),
+        ("https://ehr.example/fhir?_getpages=7", True),
+        ("Observation?patient=q", False),
+        ("Observation?patient=P", False),
+        ("Observation?subject=Group/p", False),
+        ("Observation?patient=p&subject=Patient/q", False),
+        ("https://ehr.example/fhir/Patient/q/Observation", False),
+    ],
+)
+def test_whose_data_were_searched_is_seen_in_every_spelling(asked: str, own: bool) -> None:
+    """An id, a reference, an address; what names nobody is nobody else's."""
+    assert said_by([Link(relation="self", url=asked)]).includes_patient("p") is own
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "page"),
+    [
+        ("https://ehr.example/fhir/R4/Encounter?_count=3", "Encounter", 3),
+        ("https://ehr.example/fhir/Encounter/_search?_count=30&_count=3", "Encounter", 3),
+        ("Encounter", "Encounter", None),
+        ("https://ehr.example/Fhir?_getpages=1&_count=all", None, None),
+        ("https://ehr.example/FHIR/R4?_count=-1", None, None),
+        ("https://ehr.example/page1", None, None),
+    ],
+)
+def test_the_type_and_the_page_are_what_the_link_says(
+    url: str, kind: str | None, page: int | None
+) -> None:
+    """Where it says none, nothing follows."""
+    said = said_by([Link(relation="self", url=url)])
+    assert (said.resource_type, said.page_size) == (kind, page)

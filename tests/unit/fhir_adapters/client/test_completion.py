@@ -25,7 +25,7 @@ LOOPBACK = (ip_network("127.0.0.0/8"),)
 TOKEN = "opaque-token-123"  # noqa: S105 - of these tests
 PATIENT = "patient-4711"
 SEARCH = "Condition?patient={{context.patientId}}&_count=2"
-EXPECTED = {"conditions": ExpectedQuery("Condition", page_size=2)}
+EXPECTED = {"conditions": ExpectedQuery("Condition", page_size=2, is_search=True)}
 LIMITS = Limits(timeout_s=5)
 UNREACHED = "the FHIR server could not be reached"
 
@@ -122,6 +122,15 @@ SENT: Mapping[str, tuple[Any, bool]] = {
     "a failed query": (OUTCOME, True),
     "a full page": (bundle("a", "b"), True),
     "a page with a next link": (bundle("a", next_url="x"), True),
+    "an entry of another type": (
+        {"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "Group"}}]},
+        True,
+    ),
+    "an entry with a status alone": (
+        {"resourceType": "Bundle", "entry": [{"response": {"status": "403"}}]},
+        True,
+    ),
+    "one resource": ({"resourceType": "Condition", "id": "a"}, True),
     "a total larger than the page": (bundle("a", total=2), True),
     "a whole answer": (bundle("a"), False),
     "an empty Bundle": (bundle(), False),
@@ -277,6 +286,23 @@ def test_a_next_link_out_of_the_base_is_not_followed(link: str) -> None:
     fetched, server = from_server(paging(["a"], last_link=link))
     assert state(fetched)[0] == "partial"
     assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("more", [{}, {"url": None}, {"url": ""}])
+def test_a_next_link_without_an_address_is_not_the_end(more: dict[str, Any]) -> None:
+    """The server says that there is more, and not where."""
+    page = {**bundle("a", total=1), "link": [{"relation": "next", **more}]}
+    reason = "one page of more; the link to the next page has no address"
+    assert state(from_server(says(response(page)))[0]) == ("partial", reason)
+
+
+@pytest.mark.parametrize("body", [OUTCOME, None])
+def test_one_resource_that_was_sent_stands_where_the_rest_fails(body: Any) -> None:
+    """As a page does."""
+    answer = says(response(OUTCOME, status=200 if body else 500))
+    fetched, server = from_server(answer, sent={"resourceType": "Condition", "id": "a"})
+    assert fetched is None
+    assert server.asked
 
 
 def test_endless_pages_end() -> None:
