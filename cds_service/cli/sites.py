@@ -95,7 +95,11 @@ def _as_object(part: Any) -> Any:
 def _packages(settings: Settings, service: str | None) -> list[Package]:
     """The packages of this installation, or the one of a service; SetupError for none."""
     if service is None:
-        return list(open_registry(settings).packages.values())
+        registry = open_registry(settings)
+        if not registry.packages:
+            faults = [f"{name}: {fault}" for name, fault in registry.refused.items()]
+            raise SetupError("; ".join(["no model can be served here", *faults]))
+        return list(registry.packages.values())
     return [admit(find_folder(service), allow_synthetic=settings.allows_synthetic)]
 
 

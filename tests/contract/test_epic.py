@@ -22,6 +22,7 @@ from cds_service.app import create_app
 from cds_service.auth.callers import Caller, Callers, Policy
 from cds_service.cli import app as command_line
 from cds_service.epic import PREFIX, TRIGGER, TRIGGERS, trigger_of
+from cds_service.errors import SetupError
 from cds_service.lgl import sheet_of, sheet_text
 from cds_service.settings import Settings
 from cds_service.topics import LONGEST_CODE, topics_of
@@ -497,6 +498,13 @@ def test_a_service_nobody_serves_has_no_sheet() -> None:
     typed = ["doctor", "lgl", "--service", "nothing"]
     with pytest.raises(Exception, match="readmission-30d"):
         CliRunner().invoke(command_line, typed, catch_exceptions=False)
+
+
+def test_no_sheet_is_no_empty_sheet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no model may be served, it says of each why."""
+    monkeypatch.setenv("VARSEL_PROFILE", "production")
+    with pytest.raises(SetupError, match="readmission-30d: trained on synthetic data"):
+        CliRunner().invoke(command_line, ["doctor", "lgl"], catch_exceptions=False)
 
 
 def test_the_committed_sheets_are_what_the_command_prints() -> None:
