@@ -60,6 +60,8 @@ def say_findings(findings: Sequence[FeatureFinding], specs: Specs, setting: Sett
     """Findings as at most MOST_FACTS phrases: what is known, then what is missing in one phrase."""
     known = [(f, f.value) for f in findings if f.value is not None][:MOST_FACTS]
     said = [say(f, value, specs, setting) for f, value in known]
+    if len(said) == MOST_FACTS:
+        return said
     absent = [_as_missing(f) for f in findings if f.value is None]
     names = missing_names(specs, absent, setting.language)[: MOST_FACTS - len(said)]
     return [*said, setting.texts.missing_facts.format(names=", ".join(names))] if names else said
@@ -137,6 +139,8 @@ def missing_names(specs: Specs, missing: Sequence[Missing], language: str) -> li
 
     Where nobody measured the saturation, its trend and its lowest value need no mention.
     """
+    if not missing:
+        return []
     absent = {one.feature for one in missing}
     lacking = [_lacking(specs, one, absent) for one in missing]
     made_of = [frozenset(_measurements(specs, spec.name)) for spec in lacking]

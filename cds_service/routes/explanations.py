@@ -6,12 +6,11 @@ nothing is loaded from elsewhere.
 
 from __future__ import annotations
 
-from typing import Annotated
 from uuid import UUID
 
 import anyio.to_thread
 import msgspec
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from cds_service import docs
@@ -48,7 +47,6 @@ from models.prediction import (
 )
 
 router = APIRouter(tags=["Explanations"])
-InService = Annotated[Service, Depends(service_of)]
 
 
 def _shown(value: object) -> object:
@@ -79,9 +77,9 @@ PAGE_HEADERS = {
 
 
 @router.get("/explanations/{prediction_id}.json", **docs.PAGE_DATA)
-async def explanation_data(service: InService, prediction_id: UUID) -> Response:
+async def explanation_data(request: Request, prediction_id: UUID) -> Response:
     """The prediction as logged, in the one shape of a prediction."""
-    prediction = await _read(service, prediction_id)
+    prediction = await _read(service_of(request), prediction_id)
     return Response(
         msgspec.json.encode(prediction),
         media_type="application/json",
@@ -90,8 +88,9 @@ async def explanation_data(service: InService, prediction_id: UUID) -> Response:
 
 
 @router.get("/explanations/{prediction_id}", **docs.PAGE)
-async def explanation_page(service: InService, prediction_id: UUID) -> Response:
+async def explanation_page(request: Request, prediction_id: UUID) -> Response:
     """The prediction as a page: risk, categories, every value with its date and source."""
+    service = service_of(request)
     prediction = await _read(service, prediction_id)
     package = _package_of(prediction, service)
     html = render_page(prediction, package, service)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import anyio.to_thread
 import structlog
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from cds_service import docs
 from cds_service.auth.callers import Caller
@@ -28,16 +28,14 @@ from cds_service.web import service_of
 router = APIRouter(tags=["CDS Hooks"])
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.feedback")
 
-InService = Annotated[Service, Depends(service_of)]
-
 
 @router.post("/cds-services/{id}/feedback", **docs.FEEDBACK)
 async def keep_feedback(
     request: Request,
-    service: InService,
     service_id: Annotated[str, Path(alias="id", max_length=64, pattern=r"^[A-Za-z0-9._-]+$")],
 ) -> Response:
     """Keep what became of cards. It is durable before the answer, which says nothing else."""
+    service = service_of(request)
     admitted = await service.door.admit(request)
     _require_known(service, service_id)
     async with service.turns.turn(admitted.caller.name):

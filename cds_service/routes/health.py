@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import anyio.to_thread
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Request, Response
 
 from cds_service import docs
 from cds_service.errors import LogUnavailable, StatesUnknown
 from cds_service.governance import OFFERED
-from cds_service.service import Service
 from cds_service.web import service_of
 
 router = APIRouter(tags=["Operations"])
-InService = Annotated[Service, Depends(service_of)]
 
 
 @router.get("/healthz", summary="Liveness")
@@ -24,11 +20,12 @@ async def liveness() -> dict[str, str]:
 
 
 @router.get("/readyz", **docs.READINESS)
-async def readiness(service: InService) -> Response:
+async def readiness(request: Request) -> Response:
     """Whether hooks can be answered: the log can be read and a model is served; else why not.
 
     What keeps no hook from being answered is a warning.
     """
+    service = service_of(request)
     reasons = [f"model {name} refused: {fault}" for name, fault in service.registry.refused.items()]
     models: dict[str, str] = {}
     states: dict[str, str] = {}

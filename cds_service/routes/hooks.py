@@ -16,7 +16,7 @@ from typing import Annotated, NamedTuple
 import anyio.to_thread
 import msgspec
 import structlog
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from starlette.background import BackgroundTask
 
 from cds_service import docs
@@ -63,12 +63,11 @@ from models.prediction import Prediction
 router = APIRouter(tags=["CDS Hooks"])
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.hooks")
 
-InService = Annotated[Service, Depends(service_of)]
-
 
 @router.get("/cds-services", **docs.DISCOVERY)
-async def discover(request: Request, service: InService) -> Response:
+async def discover(request: Request) -> Response:
     """The services offered, one entry per service and hook, with their prefetch templates."""
+    service = service_of(request)
     caller = await service.door.admit_to_read(request)
     duties = service.watch.roster().duties.values()
     packages = [duty.package for duty in duties if duty.standing.state in OFFERED]
@@ -79,11 +78,11 @@ async def discover(request: Request, service: InService) -> Response:
 @router.post("/cds-services/{id}", **docs.HOOK)
 async def call_hook(
     request: Request,
-    service: InService,
     service_id: Annotated[str, Path(alias="id", max_length=64, pattern=r"^[A-Za-z0-9._-]+$")],
 ) -> Response:
     """Answer a hook with cards. The prediction is committed before the answer is sent."""
     started = time.perf_counter()
+    service = service_of(request)
     admitted = await service.door.admit(request)
     duty = _duty(service, service_id)
     async with service.turns.turn(admitted.caller.name) as turn:
