@@ -14,6 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+_FARTHEST = -700.0
+"""Log-odds below which e to their negative is no number any more."""
+
 
 class Logistic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Coefficients on standardised features: per column the median (for missing values), the mean
@@ -44,6 +47,8 @@ class Logistic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ):
             known = median if math.isnan(value) else value
             margin += weight * (known - mean) / sd
+        if margin < _FARTHEST:  # a value nobody has makes a risk of nothing, and no overflow
+            return math.exp(margin)
         return 1.0 / (1.0 + math.exp(-margin))
 
 
