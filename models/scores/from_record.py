@@ -62,10 +62,6 @@ class ReferenceScores:
         """The concepts a record must be made of for the scores to be computed."""
         return self.features.concepts
 
-    def compute(self, record: PatientRecord, as_of: float) -> list[ReferenceScore]:
-        """The scores that apply to the patient at a moment."""
-        return [score for score in self.every(record, as_of) if score.applies]
-
     def every(self, record: PatientRecord, as_of: float) -> list[ReferenceScore]:
         """Every score, in the order of `names`; one that does not apply has no number."""
         return self.every_at(self.features.at(record, as_of))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from httpx2 import Response
 from cds_service.app import create_app
 from cds_service.settings import Settings
 from models.registry import Registry
+from tests.matchers import check_response, empty_members
 
 Change = Mapping[str, Any]
 Changed = Callable[[Change], dict[str, Any]]
@@ -68,18 +68,6 @@ CARDS = {
     "not eligible": 0,
     "unreadable parts": 1,
 }
-
-
-def empty_members(value: Any, path: str = "$") -> Iterator[str]:
-    """The paths of nulls and of empty strings, arrays and objects, `cards: []` apart."""
-    if (value is None or value in ("", [], {})) and path != "$.cards":
-        yield path
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from empty_members(part, f"{path}.{key}")
-    elif isinstance(value, list):
-        for place, part in enumerate(value):
-            yield from empty_members(part, f"{path}[{place}]")
 
 
 # ---- discovery ------------------------------------------------------------------------------
@@ -154,34 +142,21 @@ def test_r19_every_card_is_valid_by_cds_hooks(
         json=changed(kinds(demo_request)[kind]),
         headers={"Accept-Language": language},
     )
-    assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
-    body = answer.json()
-    assert set(body) == {"cards"}
-    assert len(body["cards"]) == CARDS[kind]
-    assert list(empty_members(body)) == []
-    for card in body["cards"]:
-        check_card(card)
-    assert len({card["uuid"] for card in body["cards"]}) == len(body["cards"])
+    cards = check_response(answer)
+    assert len(cards) == CARDS[kind]
+    for card in cards:
+        check_own(card)
 
 
-def check_card(card: dict[str, Any]) -> None:
-    """Fails where a card is not valid by CDS Hooks 2.0.1."""
-    assert str(uuid.UUID(card["uuid"])) == card["uuid"]
-    assert 0 < len(card["summary"]) < 140
-    assert "\n" not in card["summary"]
-    assert card["indicator"] in {"info", "warning", "critical"}
+def check_own(card: dict[str, Any]) -> None:
+    """Fails where a card is not what this service says of every card, valid as it may be."""
     assert card["source"]["label"].startswith("Varsel · readmission-30d ")
     # none of ours so far: with suggestions, a card needs selectionBehavior and actions
     assert not card.keys() & {"suggestions", "selectionBehavior"}
-    topic = card["source"]["topic"]
-    # Epic: the topic's code is alphanumeric, at most 100 characters, and static per topic
-    assert re.fullmatch(r"[A-Za-z0-9]{1,100}", topic["code"])
-    assert topic["system"].startswith("https://")
-    assert topic["display"]
+    assert card["source"]["topic"]["system"].startswith("https://")
+    assert card["source"]["topic"]["display"]
     assert card["overrideReasons"]
-    for reason in card["overrideReasons"]:
-        assert set(reason) == {"code", "system", "display"}
     for link in card["links"]:
         assert set(link) == {"label", "url", "type"}
         assert link["type"] == "absolute"

@@ -51,7 +51,12 @@ def record_of(table: str) -> PatientRecord:
 
 def scores(table: str, as_of: str = AS_OF) -> Scores:
     """The scores that apply, by id."""
-    return {s.score: s for s in SCORES.compute(record_of(table), moment(as_of))}
+    return applying(SCORES, record_of(table), as_of)
+
+
+def applying(compiled: ReferenceScores, record: PatientRecord, as_of: str = AS_OF) -> Scores:
+    """The scores of a record that apply at a moment, by id."""
+    return {s.score: s for s in compiled.every(record, moment(as_of)) if s.applies}
 
 
 # ---- NEWS2 ----------------------------------------------------------------------------------
@@ -471,7 +476,7 @@ def asked(answers: Mapping[str, str | None], supplies: Mapping[str, list[str]]) 
     expected = {key: expected_query(f"{kinds[key]}?patient=p&_count=200") for key in answers}
     raw = {key: msgspec.Raw(json.dumps(value).encode()) for key, value in prefetch.items()}
     record = build_record(decode_prefetch(raw, expected), Wanted(compiled.concepts, RULE))
-    return {s.score: s for s in compiled.compute(record, moment(AS_OF))}
+    return applying(compiled, record)
 
 
 def test_what_no_query_supplies_is_unknown_and_never_taken_for_none() -> None:
