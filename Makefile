@@ -22,7 +22,7 @@ define install
 	@printf '#!/bin/sh\nexec "%s/$(BIN)/python" -m cds_service "$$@"\n' "$(CURDIR)" > $(BIN)/varsel && chmod +x $(BIN)/varsel
 endef
 
-.PHONY: help setup run test test-all check audit format lock bench bench-models bench-fallback bench-tokens bench-peer soak fuzz openapi clean
+.PHONY: help setup run test test-all check audit format lock bench bench-models bench-fallback bench-tokens bench-peer bench-log soak fuzz chaos openapi clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -108,11 +108,17 @@ bench-tokens: setup ## what checking a caller's JWT costs
 bench-peer: setup $(PEER)/.installed ## answers per second beside the peer, in turns, in one run
 	@$(BIN)/python -m tests.bench.peer_bench
 
+bench-log: setup ## a million predictions in SQLite and PostgreSQL: rate, size, times, and what durability costs
+	@$(BIN)/python -m tests.bench.log_bench $(if $(ROWS),--rows $(ROWS))
+
 soak: setup ## sixteen clients without a pause for ten minutes: errors, memory, the slowest
 	@$(BIN)/python -m tests.bench.soak
 
 fuzz: setup ## at least 10,000 mutated requests: never a 500, never a number from nowhere
 	@$(BIN)/python -m tests.fuzz.run
+
+chaos: setup ## kill workers and database under load, twenty rounds: no card without its prediction, none twice
+	@$(BIN)/python -m tests.chaos.run
 
 openapi: setup ## write openapi/ anew
 	$(BIN)/varsel openapi

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,29 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from cds_service import __version__, docs
 from cds_service.auth.door import Door
+from cds_service.auth.reader_door import ReaderDoor
+from cds_service.db.partitions import warnings_of
+from cds_service.db.patients import warnings_of_restrictions
 from cds_service.delivery import Delivery
 from cds_service.errors import NotAuthenticated, OurFault, RequestRefused, TooSlow, failure_of
+from cds_service.evidence.settings_record import note_settings
 from cds_service.headers import SecureHeaders, cross_origin
+from cds_service.identities.privacy import Privacy
 from cds_service.limits import Turns
 from cds_service.outcome import operation_outcome
-from cds_service.privacy import Privacy
-from cds_service.routes import explanations, feedback, health, hooks
-from cds_service.service import Service, open_callers, open_log, open_registry
+from cds_service.routes import explanations, feedback, health, hooks, predictions, records
+from cds_service.service import Service, open_callers, open_readers, open_registry, open_serving_log
 from cds_service.settings import Settings, check_fit_to_serve
 from cds_service.shadow import Shadows
 from cds_service.watch import Watch
 from fhir_adapters.client.fetch import FhirClient
 from models.registry import Registry
+from models.versions import libraries
 
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel")
 _STATIC = Path(__file__).with_name("static")
+READS_AT_ONCE = 8
+"""Calls of `/api` one process answers at once, exports among them."""
 _HTTP_CODES = {404: "not-found", 405: "not-supported", 413: "too-long", 415: "not-supported"}
 
 
@@ -45,17 +53,30 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
     check_fit_to_serve(settings)
     packages = registry or open_registry(settings)
     callers = open_callers(settings)
+    issuers = open_readers(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with (
-            open_log(settings) as log,
-            Watch(log.engine, packages, demo=settings.is_demo) as watch,
+            open_serving_log(settings) as log,
+            Watch(
+                log.engine,
+                packages,
+                demo=settings.is_demo,
+                stale_after_s=settings.states_seconds,
+            ) as watch,
         ):
+            for said in warnings_of(log.engine, datetime.now(UTC).date()):
+                events.log(logging.WARNING, "partitions", message=said)
             privacy = Privacy(settings.keys)
+            for said in warnings_of_restrictions(log.engine, privacy.pseudonym_key):
+                events.log(logging.WARNING, "restrictions", message=said)
+            libraries()  # looked up now, not by the first call
+            note_settings(log, settings, [caller.name for caller in callers.listed])
             door = Door(callers, url=settings.url, log=log, privacy=privacy)
             delivery = Delivery(log)
             fhir = FhirClient()
+            readers = ReaderDoor(issuers)
             app.state.service = Service(
                 settings,
                 packages,
@@ -67,10 +88,13 @@ def create_app(settings: Settings, registry: Registry | None = None) -> FastAPI:
                 Turns(settings),
                 delivery,
                 fhir,
+                readers,
+                Turns(settings, at_once=READS_AT_ONCE),
             )
             yield
             await delivery.close()
             await door.close()
+            await readers.close()
             await fhir.aclose()
 
     return bare_app(lifespan, settings.allowed_origins)
@@ -89,8 +113,8 @@ def bare_app(
         redoc_url=None,
         lifespan=lifespan,
     )
-    for router in (hooks.router, feedback.router, explanations.router, health.router):
-        app.include_router(router)
+    for routes in (hooks, feedback, explanations, predictions, records, health):
+        app.include_router(routes.router)
     _add_documentation(app)
     _add_error_handlers(app)
     if allowed_origins:

@@ -15,10 +15,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from cds_service import __version__
-from cds_service.errors import Failure, PreconditionFailed, failure_of
+from cds_service.errors import Erased, Failure, PreconditionFailed, failure_of
 from cds_service.findings import Setting
 from cds_service.governance import STOPPED
-from cds_service.privacy import Privacy
+from cds_service.identities.ground import LEGAL_GROUND
+from cds_service.identities.privacy import Privacy
 from cds_service.ranked_cards import every_card
 from cds_service.sources import with_sources
 from fhir_adapters.clock import COPENHAGEN, OPEN, to_iso
@@ -46,6 +47,7 @@ from models.prediction import (
     RankingPrediction,
     Standing,
 )
+from models.versions import libraries
 
 MOST_TROUBLES = 20
 NO_INDEX = frozenset({"no-index-stay", "stay-too-short", "no-recent-set"})
@@ -289,6 +291,7 @@ class Asked:
     """Who asked, through which hook, about which resources; and digests of what they sent.
 
     `context_digest`: of the part that says what was asked about, of `content_digest`'s whole.
+    `cpr`: the patient's CPR number, where it was sent; it is logged as a pseudonym, and sealed.
     """
 
     organisation: str
@@ -302,6 +305,9 @@ class Asked:
     encounter_id: str | None
     user_id: str | None
     unit: str | None = None
+    cpr: str | None = None
+    purpose: str = "treatment"
+    legal_ground: str = LEGAL_GROUND
 
 
 def response_body(cards: Sequence[dict[str, Any]]) -> str:
@@ -310,7 +316,9 @@ def response_body(cards: Sequence[dict[str, Any]]) -> str:
 
 
 def log_row(assessment: Assessment, asked: Asked, privacy: Privacy) -> dict[str, Any]:
-    """The row of the prediction log: identities as pseudonyms, references sealed."""
+    """What the prediction log stores: identities as pseudonyms, and `references`, which are sealed
+    when it is stored.
+    """
     p = assessment.prediction
     assert p.standing is not None  # noqa: S101 - `assess` sets it; only old documents lack it
     eligible = p.status != "not-eligible"
@@ -318,6 +326,7 @@ def log_row(assessment: Assessment, asked: Asked, privacy: Privacy) -> dict[str,
     references = {
         "fhir_base": asked.fhir_base,
         "patient": asked.patient_id,
+        "cpr": asked.cpr,
         "encounter": asked.encounter_id,
         "user": asked.user_id,
         "sources": {v.name: list(v.sources) for v in values if v.sources} if eligible else {},
@@ -359,8 +368,16 @@ def log_row(assessment: Assessment, asked: Asked, privacy: Privacy) -> dict[str,
         "document": msgspec.json.encode(_without_identities(p)).decode(),
         "response": response_body(p.cards),
         "timings": msgspec.json.encode(assessment.timings).decode(),
-        "sealed": privacy.seal(p.prediction_id, references),
+        "references": msgspec.json.encode(references),
         "state": p.standing.state,
+        "purpose": asked.purpose,
+        "legal_ground": asked.legal_ground,
+        "pseudonym_key": privacy.pseudonym_key,
+        "digest_key": privacy.pseudonym_key,
+        "cpr_pseudonym": privacy.pseudonym(asked.organisation, "CPR", asked.cpr)
+        if asked.cpr
+        else None,
+        "libraries": libraries(),
     }
 
 
@@ -378,8 +395,18 @@ def _without_identities(p: Prediction) -> Prediction:
 
 
 def read_prediction(row: Any, privacy: Privacy) -> Prediction:
-    """The prediction a log row holds, its sources unsealed; SealBroken where they cannot be."""
+    """The prediction a log row holds, its sources unsealed.
+
+    Raises Erased, and SealBroken where the sources cannot be unsealed.
+    """
+    prediction = read_pseudonymous(row)
+    return with_sources(prediction, privacy.unseal(row)["sources"])
+
+
+def read_pseudonymous(row: Any) -> Prediction:
+    """The prediction a log row holds, its sources left in the vault. Raises Erased."""
+    if row["document"] is None:
+        raise Erased("what this prediction said was erased")
     prediction = msgspec.json.decode(row["document"], type=Prediction)
-    sources = privacy.unseal(prediction.prediction_id, row["sealed"])["sources"]
     cards = msgspec.json.decode(row["response"])["cards"]
-    return msgspec.structs.replace(with_sources(prediction, sources), cards=cards)
+    return msgspec.structs.replace(prediction, cards=cards)

@@ -1,13 +1,18 @@
 """The ids of cards, made so that feedback leads from a card back to its prediction.
 
 A card's id is its prediction's id with the last octet counted on; no table of cards is kept. Pure.
-Called where cards are made, and where feedback is matched.
+Two replicas may have answered one call in different words while the database was away: then their
+cards are numbered alike, and the answer stored second has an id of its own. Called where cards are
+made, where such an answer is stored or computed again, and where feedback is matched.
 """
 
 from __future__ import annotations
 
+import hashlib
 from typing import NamedTuple
 from uuid import UUID
+
+from cds_service.identities.privacy import uuid_v8
 
 _LAST_OCTET = 0xFF
 
@@ -38,3 +43,9 @@ def ids_of_card(card: str) -> Ids | None:
         return None
     lowest, highest = UUID(int=made.int & ~_LAST_OCTET), UUID(int=made.int | _LAST_OCTET)
     return Ids(str(made), str(lowest), str(highest))
+
+
+def id_beside(shown_as: str, response: str) -> str:
+    """The id an answer is stored under that was shown under an id another answer to the same call
+    has in the log. The same answer, the same id."""
+    return str(uuid_v8(hashlib.sha256(f"{shown_as}\0{response}".encode()).digest()))

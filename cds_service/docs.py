@@ -1,7 +1,8 @@
 """What the OpenAPI document says of each route: schemas from the structs themselves, examples.
 
 The hook routes read raw bytes, so their schemas are given here, made by msgspec from the structs
-that do the work. `openapi/` holds the committed document; a test fails when it is stale.
+that do the work. `openapi/` holds the committed document; a test fails when it is stale. Of the
+governance API: `docs_api.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import msgspec
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
+from cds_service import docs_api
 from cds_service.contexts import RULES
+from cds_service.docs_parts import content_of, refusals
 from cds_service.feedback import EPIC_REASON, MOST_ITEMS, MOST_SUGGESTIONS, OUTCOMES
 from cds_service.protocol import LONGEST_TOKEN, LONGEST_URL
 from models.prediction import Prediction
@@ -358,7 +361,7 @@ COMPONENTS: dict[str, Any] = {
         "type": "object",
         "required": ["status", "models", "states"],
         "properties": {
-            "status": {"type": "string", "enum": ["ready", "not-ready"]},
+            "status": {"type": "string", "enum": ["ready", "degraded", "not-ready"]},
             "models": {
                 "type": "object",
                 "description": "The version that answers for each service offered",
@@ -379,37 +382,6 @@ COMPONENTS: dict[str, Any] = {
 }
 
 
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _content(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": _ref(name)}}
-
-
-def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    said = {
-        400: "A field is missing or wrong; expression names it",
-        401: "No caller of ours",
-        403: "Not offered by this installation",
-        404: "No such service or prediction, or the service is not in service here",
-        409: "The hookInstance came before with another context",
-        412: "Required prefetch data are missing; expression names the key",
-        408: "The body did not arrive in time, or too slowly",
-        413: "The body is too large, or holds too many resources",
-        415: "The body is not JSON",
-        429: "More calls a minute than one caller may make",
-        500: "Our fault; diagnostics holds the number it has in our log",
-        503: "Not ready within the caller's deadline, or too many calls at once; or the prediction "
-        "log does not answer, or which models are in service is not known. Retry-After says when "
-        "to come again",
-    }
-    return {
-        status: {"description": said[status], "content": _content("OperationOutcome")}
-        for status in statuses
-    }
-
-
 _LANGUAGE = {
     "name": "Accept-Language",
     "in": "header",
@@ -423,8 +395,8 @@ DISCOVERY: dict[str, Any] = {
     "summary": "Discovery",
     "response_class": Response,
     "responses": {
-        200: {"description": "The services offered", "content": _content("Services")},
-        **_refusals(401, 503),
+        200: {"description": "The services offered", "content": content_of("Services")},
+        **refusals(401, 503),
     },
     "openapi_extra": {"parameters": [_LANGUAGE], "security": _CALLER},
 }
@@ -434,13 +406,13 @@ HOOK: dict[str, Any] = {
     "responses": {
         200: {
             "description": "Cards, none where nothing is to be said",
-            "content": _content("Cards"),
+            "content": content_of("Cards"),
         },
-        **_refusals(400, 401, 404, 408, 409, 412, 413, 415, 429, 500, 503),
+        **refusals(400, 401, 404, 408, 409, 412, 413, 415, 429, 500, 503),
     },
     "openapi_extra": {
         "parameters": [_LANGUAGE],
-        "requestBody": {"required": True, "content": _content("HookRequest")},
+        "requestBody": {"required": True, "content": content_of("HookRequest")},
         "security": _CALLER,
     },
 }
@@ -452,10 +424,10 @@ FEEDBACK: dict[str, Any] = {
             "description": "Kept, whether or not the cards are known here",
             "content": {"application/json": {"schema": {"type": "object", "maxProperties": 0}}},
         },
-        **_refusals(400, 401, 404, 408, 413, 415, 429, 500, 503),
+        **refusals(400, 401, 404, 408, 413, 415, 429, 500, 503),
     },
     "openapi_extra": {
-        "requestBody": {"required": True, "content": _content("Feedback")},
+        "requestBody": {"required": True, "content": content_of("Feedback")},
         "security": _CALLER,
     },
 }
@@ -464,23 +436,27 @@ PAGE: dict[str, Any] = {
     "response_class": Response,
     "responses": {
         200: {"description": "The page", "content": {"text/html": {"schema": {"type": "string"}}}},
-        **_refusals(400, 403, 404, 500, 503),
+        **refusals(400, 403, 404, 500, 503),
     },
 }
 PAGE_DATA: dict[str, Any] = {
     "summary": "Explanation data",
     "response_class": Response,
     "responses": {
-        200: {"description": "The prediction", "content": _content("Prediction")},
-        **_refusals(400, 403, 404, 500, 503),
+        200: {"description": "The prediction", "content": content_of("Prediction")},
+        **refusals(400, 403, 404, 500, 503),
     },
 }
 READINESS: dict[str, Any] = {
     "summary": "Readiness",
     "response_class": Response,
     "responses": {
-        200: {"description": "Ready", "content": _content("Readiness")},
-        503: {"description": "Not ready, and why", "content": _content("Readiness")},
+        200: {
+            "description": "Ready; or degraded: cards are shown, predictions wait in the spool for "
+            "the database",
+            "content": content_of("Readiness"),
+        },
+        503: {"description": "Not ready, and why", "content": content_of("Readiness")},
     },
 }
 
@@ -523,7 +499,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
     (_,), structs = msgspec.json.schema_components(
         [Prediction], ref_template="#/components/schemas/{name}"
     )
-    schemas = {**COMPONENTS, **structs}
+    schemas = {**COMPONENTS, **docs_api.COMPONENTS, **structs}
     components = document.setdefault("components", {})
     components["schemas"] = dict(sorted(schemas.items()))
     components["securitySchemes"] = {
@@ -531,7 +507,8 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             "type": "http",
             "scheme": "bearer",
             "description": "The token of a caller on the allow-list; none in the demo profile",
-        }
+        },
+        "reader": docs_api.SECURITY_SCHEME,
     }
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -4,7 +4,11 @@
     ├── BadRequest      400   a field is missing or wrong; `field` names it
     ├── NotAuthenticated 401  no caller of ours; bare, the reason stays in our log
     ├── NotAllowedHere  403   this installation does not do that
+    ├── NotPermitted    403   none of the reader's roles may read that list
+    ├── Restricted      403   nobody may read of that patient while a decision holds
     ├── UnknownService  404   no service in service, no prediction of that id
+    ├── Erased          410   what it said of a patient was erased
+    ├── NotAcceptable   406   none of the media types asked for is made here
     ├── AlreadyUsed     409   the hookInstance came before with another context
     ├── PreconditionFailed 412 required FHIR data were not sent; `field` names the key
     ├── TooSlow         408   the body did not arrive in time, or too slowly
@@ -15,7 +19,7 @@
     ├── SealBroken      500   a sealed text was changed, or sealed with another key
     ├── LogUnavailable  503   the prediction log cannot be read
     ├── StatesUnknown   503   which models are in service was not seen for too long
-    ├── NotDurable      503   the prediction could not be stored, so no card may be shown
+    ├── NotDurable      503   neither database nor spool took the prediction: no card is shown
     ├── TooBusy         503   as many calls as this process answers at once are being answered
     └── TooLate         503   the answer was not ready within the caller's deadline
 
@@ -95,11 +99,39 @@ class NotAllowedHere(RequestRefused):
     issue_code = "forbidden"
 
 
+class NotPermitted(RequestRefused):
+    """None of the reader's roles may read that; that it exists is no secret."""
+
+    status = 403
+    issue_code = "forbidden"
+
+
+class Restricted(RequestRefused):
+    """Nobody may read of that patient while a decision (GDPR art. 18) holds."""
+
+    status = 403
+    issue_code = "suppressed"
+
+
+class NotAcceptable(RequestRefused):
+    """None of the media types asked for is made here."""
+
+    status = 406
+    issue_code = "not-supported"
+
+
 class UnknownService(RequestRefused):
     """There is nothing of that id."""
 
     status = 404
     issue_code = "not-found"
+
+
+class Erased(RequestRefused):
+    """What a prediction said was erased by decision; that it was made is still on record."""
+
+    status = 410
+    issue_code = "deleted"
 
 
 class AlreadyUsed(RequestRefused):

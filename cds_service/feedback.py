@@ -17,7 +17,7 @@ import msgspec
 
 from cds_service.auth.callers import Caller
 from cds_service.errors import BadRequest, TooLarge
-from cds_service.privacy import Privacy, uuid_v8
+from cds_service.identities.privacy import Privacy, uuid_v8
 from cds_service.protocol import decode_json
 from cds_service.wording import printable
 from fhir_adapters.resources import Element

@@ -161,9 +161,10 @@ class Turn:
 class Turns:
     """Who may be answered now, in one process: so many calls at once, so many a minute of each."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._free = asyncio.Semaphore(settings.max_calls)
-        self._at_once = settings.max_calls
+    def __init__(self, settings: Settings, *, at_once: int | None = None) -> None:
+        """`at_once`: where it is not the site's limit."""
+        self._at_once = min(at_once or settings.max_calls, settings.max_calls)
+        self._free = asyncio.Semaphore(self._at_once)
         self._wait_s = settings.wait_seconds
         self._a_minute = settings.calls_per_minute
         self._left: dict[str, tuple[float, float]] = {}

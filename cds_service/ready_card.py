@@ -2,7 +2,7 @@
 
 Nothing was measured here, so it holds no figure of how good the model is. Written by
 `varsel models seal` where the folder has no card; the card of a trained package is another
-(`cds_service/model_card.py`).
+(`cds_service/training/card.py`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import uvicorn
 
 from cds_service.app import create_app
 from cds_service.errors import OurFault, SetupError
-from cds_service.service import open_log, open_registry
+from cds_service.service import open_registry, open_serving_log
 from cds_service.settings import Settings, check_fit_to_serve
 
 DEMO_PATIENT = "demo/hook-request.json"
@@ -35,7 +35,7 @@ def run(settings: Settings, *, demo: bool) -> None:
     """
     gc.disable()  # nothing made at start-up is garbage; `_settle_memory` collects again
     check_fit_to_serve(settings)
-    open_log(settings).stop()
+    open_serving_log(settings).stop()
     listener = _listen(settings)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     registry = open_registry(settings)

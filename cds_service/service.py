@@ -9,16 +9,24 @@ from sqlalchemy import Engine
 
 from cds_service.auth.callers import Caller, Callers, check_no_loopback, read_callers
 from cds_service.auth.door import Door
+from cds_service.auth.reader_door import ReaderDoor
+from cds_service.auth.readers import (
+    Readers,
+    check_readers_no_loopback,
+    demo_reader,
+    read_readers,
+)
 from cds_service.db.governance import read_history
 from cds_service.db.log import PredictionLog, is_absent, open_engine
 from cds_service.db.migrate import check_revision, upgrade
 from cds_service.delivery import Delivery
 from cds_service.errors import SetupError
 from cds_service.governance import History
+from cds_service.identities.privacy import Privacy
 from cds_service.limits import Turns
-from cds_service.privacy import Privacy
 from cds_service.settings import Settings, read_settings
 from cds_service.shadow import Shadows
+from cds_service.spool import Spool
 from cds_service.watch import Watch
 from fhir_adapters.client.fetch import FhirClient
 from models.evaluation import is_specification
@@ -35,7 +43,10 @@ from models.registry import (
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Settings, packages, log, keys, door, who is in service, and turns, of one process."""
+    """Settings, packages, log, keys, doors, who is in service, and turns, of one process.
+
+    Readers of `/api` have turns of their own, so that no export keeps a hook waiting.
+    """
 
     settings: Settings
     registry: Registry
@@ -47,6 +58,8 @@ class Service:
     turns: Turns
     delivery: Delivery
     fhir: FhirClient
+    readers: ReaderDoor
+    reads: Turns
 
 
 def open_registry(settings: Settings) -> Registry:
@@ -56,7 +69,22 @@ def open_registry(settings: Settings) -> Registry:
 
 def open_log(settings: Settings) -> PredictionLog:
     """The prediction log of the installation's database. Raises SetupError as `open_database`."""
-    return PredictionLog(open_database(settings))
+    return PredictionLog(open_database(settings), Privacy(settings.keys))
+
+
+def open_serving_log(settings: Settings) -> PredictionLog:
+    """The same with a spool, for a process that answers hooks.
+
+    Raises SetupError also where the spool cannot be written to.
+    """
+    spool = Spool(settings.spool, settings.keys.seal)
+    spool.check()
+    return PredictionLog(
+        open_database(settings),
+        Privacy(settings.keys),
+        spool=spool,
+        commit_seconds=settings.commit_seconds,
+    )
 
 
 def open_database(settings: Settings) -> Engine:
@@ -100,6 +128,19 @@ def open_callers(settings: Settings) -> Callers:
     if not settings.is_demo:
         raise SetupError("VARSEL_CALLERS_FILE is not set")
     return Callers(open_to=Caller("demo", settings.organisation))
+
+
+def open_readers(settings: Settings) -> Readers:
+    """Who may read `/api`: in demo without a file everybody on this machine, else without nobody.
+
+    Raises SetupError where the file is wrong, or where one outside demo reaches loopback.
+    """
+    if settings.readers_file is None:
+        return Readers(open_to=demo_reader(settings.organisation) if settings.is_demo else None)
+    readers = read_readers(settings.readers_file)
+    if not settings.allows_loopback:
+        check_readers_no_loopback(readers)
+    return readers
 
 
 def all_folders(settings: Settings) -> list[Path]:

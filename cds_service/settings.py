@@ -8,21 +8,20 @@ own keys in the state folder, and allows synthetic models and replay.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import secrets
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cds_service.errors import SetupError
+from cds_service.identities.keyring import KEY_BYTES, KeyRing, read_ring
 
-KEY_BYTES = 32
 _ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:-]+")
 
 
@@ -47,14 +46,60 @@ class Settings(BaseSettings):
     state_dir: Path = Field(
         Path("var"), description="Folder for what the service itself writes (SQLite, demo keys)"
     )
+    spool_dir: Path | None = Field(
+        None,
+        description="Folder where predictions are kept while the database is away, one a replica, "
+        "on a volume that outlives it; default `spool` in the state folder",
+    )
+    commit_seconds: float = Field(
+        2.0,
+        gt=0,
+        description="Seconds after which a commit counts as hung and goes to the spool; below "
+        "callers' deadlines",
+    )
+    states_seconds: float = Field(
+        300.0,
+        ge=5,
+        description="Seconds a process goes on answering without having seen in the database which "
+        "models are in service; then 503",
+    )
     pseudonym_key: SecretStr | None = Field(
-        None, description="Key of the pseudonyms: 32 bytes in base64; kept outside the database"
+        None,
+        description="Key of the pseudonyms: 32 bytes in base64, or several as `id:base64`, the one "
+        "in use first; kept outside the database",
     )
     seal_key: SecretStr | None = Field(
-        None, description="Key that seals references in the log: 32 bytes in base64"
+        None,
+        description="Key of the vault's keys: 32 bytes in base64, or several as `id:base64`, the "
+        "one in use first",
+    )
+    log_signing_key: SecretStr | None = Field(
+        None,
+        description="Key that `varsel log seal` signs with: 32 bytes in base64, or several as "
+        "`id:base64`, the one in use first; for that command alone, never for the service",
+    )
+    export_key: SecretStr | None = Field(
+        None,
+        description="Key of one export's codes (`varsel export --pseudonyms encryption` or "
+        "`keyed-hash`): 32 bytes in base64; for that command alone, never for the service",
     )
     callers_file: Path | None = Field(
         None, description="TOML file of the callers allowed in; production needs it"
+    )
+    readers_file: Path | None = Field(
+        None,
+        description="TOML file of the issuers whose tokens let people read `/api`; without it "
+        "nobody may (demo: everybody on the machine)",
+    )
+    erasures_file: Path | None = Field(
+        None,
+        description="File of what was erased, kept apart from the database's backups; demo: in the "
+        "state folder",
+    )
+    retention: str | None = Field(
+        None,
+        description="Months after which `varsel privacy retention` takes predictions away, "
+        "`organisation=months` separated by spaces; nothing is taken by itself",
     )
     organisation: str = Field(
         "demo",
@@ -176,6 +221,20 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.state_dir / 'varsel.db'}"
 
     @property
+    def spool(self) -> Path:
+        """The folder of the spool."""
+        return self.spool_dir or self.state_dir / "spool"
+
+    @property
+    def erasures(self) -> Path:
+        """The register of erasures. Raises SetupError where none is named outside demo."""
+        if self.erasures_file is not None:
+            return self.erasures_file
+        if self.is_demo:
+            return self.state_dir / "erasures.jsonl"
+        raise SetupError("VARSEL_ERASURES_FILE is not set: what is erased must not come back")
+
+    @property
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins whose pages may call from a browser; none unless they are named."""
         return tuple((self.cors_origins or "").split())
@@ -188,8 +247,8 @@ class Settings(BaseSettings):
         """
         if self.pseudonym_key and self.seal_key:
             return Keys(
-                pseudonym=_key("VARSEL_PSEUDONYM_KEY", self.pseudonym_key.get_secret_value()),
-                seal=_key("VARSEL_SEAL_KEY", self.seal_key.get_secret_value()),
+                read_ring("VARSEL_PSEUDONYM_KEY", self.pseudonym_key.get_secret_value()),
+                read_ring("VARSEL_SEAL_KEY", self.seal_key.get_secret_value()),
             )
         if self.is_demo and not (self.pseudonym_key or self.seal_key):
             return _demo_keys(self.state_dir)
@@ -197,14 +256,11 @@ class Settings(BaseSettings):
         raise SetupError("; ".join(f"{k} is not set" for k, key in given.items() if key is None))
 
 
-class Keys:
-    """The two keys. Never printed."""
+class Keys(NamedTuple):
+    """The keys of pseudonyms and of seals."""
 
-    __slots__ = ("pseudonym", "seal")
-
-    def __init__(self, pseudonym: bytes, seal: bytes) -> None:
-        self.pseudonym = pseudonym
-        self.seal = seal
+    pseudonym: KeyRing
+    seal: KeyRing
 
 
 def read_settings(**given: Any) -> Settings:
@@ -251,16 +307,6 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _key(name: str, text: str) -> bytes:
-    try:
-        key = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise SetupError(f"{name} is not base64") from None
-    if len(key) != KEY_BYTES:
-        raise SetupError(f"{name} must be {KEY_BYTES} bytes, it is {len(key)}")
-    return key
-
-
 def _demo_keys(state_dir: Path) -> Keys:
     path = state_dir / "demo-keys.json"
     if not path.exists():
@@ -273,6 +319,8 @@ def _demo_keys(state_dir: Path) -> Keys:
         path.write_text(json.dumps(made), encoding="utf-8")
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        return Keys(_key(str(path), read["pseudonym"]), _key(str(path), read["seal"]))
+        return Keys(
+            read_ring(str(path), str(read["pseudonym"])), read_ring(str(path), str(read["seal"]))
+        )
     except (ValueError, KeyError, TypeError):
         raise SetupError(f"{path} is not what the demo wrote there") from None

@@ -22,7 +22,7 @@ from cds_service.assess import Asked, Assessment, Question, assess, log_row, req
 from cds_service.db.log import PredictionLog
 from cds_service.errors import OurFault, RequestRefused
 from cds_service.governance import Duty
-from cds_service.privacy import Privacy
+from cds_service.identities.privacy import Privacy
 from cds_service.protocol import HookCall, read_prefetch, require_patient
 from fhir_adapters.decode import NOTHING_FETCHED, Fetched
 from fhir_adapters.errors import FhirError

@@ -1,8 +1,8 @@
 """A process's knowledge of which versions are in service, kept current while it serves.
 
 A thread asks the database every second whether anything was decided, and reads it where something
-was; the hot path only looks at memory. A process that has not been able to ask for more than ten
-seconds stops answering: it would not know that a model was withdrawn.
+was; the hot path only looks at memory. A process that has not been able to ask for longer than
+VARSEL_STATES_SECONDS stops answering: it would not know that a model was withdrawn.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from models.registry import Registry
 events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.watch")
 EVERY_S = 1.0
 """Seconds between two looks; a decision reaches every process within two."""
-STALE_AFTER_S = 10.0
-"""Seconds without a look after which a process no longer answers."""
+_ENDS_WITHIN_S = 5.0
 
 
 class Watch:
     """The roster of one process. `start` before use, `stop` when done; usable as a context."""
 
-    def __init__(self, engine: Engine, registry: Registry, *, demo: bool) -> None:
+    def __init__(
+        self, engine: Engine, registry: Registry, *, demo: bool, stale_after_s: float = 300.0
+    ) -> None:
         self._engine = engine
         self._registry = registry
         self._demo = demo
+        self._stale_after_s = stale_after_s
         self._roster = roster_of(registry, History(), demo=demo)
         self._marker: Marker | None = None
         self._looked_at = float("-inf")
@@ -51,7 +53,7 @@ class Watch:
         """Look no more."""
         self._ended.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_ENDS_WITHIN_S)  # a database that hangs keeps nobody from ending
 
     def __enter__(self) -> Self:
         return self.start()
@@ -62,7 +64,7 @@ class Watch:
     def roster(self) -> Roster:
         """Who answers now. Raises StatesUnknown where that was not seen for too long."""
         since = time.monotonic() - self._looked_at
-        if since > STALE_AFTER_S:
+        if since > self._stale_after_s:
             raise StatesUnknown(f"which models are in service was last seen {since:.0f} s ago")
         return self._roster
 

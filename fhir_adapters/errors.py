@@ -5,8 +5,9 @@
     │   ├── WrongFhirVersion the sender's: DSTU2 or STU3 where R4 is spoken                400
     │   └── TooManyResources the sender's: more than the site reads of one request         413
     ├── LanguageError        the package author's: a feature that cannot be meant so
-    └── FetchFailed          the FHIR server's: it did not give what was asked of it       412
-        └── AddressRefused   the site's: its name leads to an address not registered       412
+    ├── FetchFailed          the FHIR server's: it did not give what was asked of it       412
+    │   └── AddressRefused   the site's: its name leads to an address not registered       412
+    └── OutboundRefused      ours: a resource made here is not FHIR                        500
 
 Messages hold field names, resource types and counts, never patient data.
 """
@@ -47,3 +48,7 @@ class FetchFailed(FhirError):
 
 class AddressRefused(FetchFailed):
     """The name of a server leads to an address nobody registered."""
+
+
+class OutboundRefused(FhirError):
+    """A resource made here is not what FHIR says it must be; names the elements at fault."""

@@ -397,6 +397,16 @@ def verify_checksums(folder: Path) -> str:
     return _verified(folder, read_manifest(folder))
 
 
+def sums_checksum(folder: Path) -> str | None:
+    """The checksum of a folder's list of checksums, by which the log knows a package; whether its
+    files are those listed is not looked at. None where there is no list.
+    """
+    try:
+        return _sha256(folder / SUMS)
+    except OSError:
+        return None
+
+
 def _verified(folder: Path, manifest: Manifest) -> str:
     require_layout(folder, manifest)
     try:

@@ -70,6 +70,11 @@ def verdict_on(
     outside = spec.outside_scope({name: value.value for name, value in now.values.items()})
     if outside is not None:
         return Verdict("not-eligible", outside)
+    return sufficiency(manifest, row)
+
+
+def sufficiency(manifest: words.Manifest, row: FeatureRow) -> Verdict:
+    """Whether enough is known of a patient the model applies to."""
     lacking = lacking_minimum(manifest, row)
     if lacking:
         return Verdict("insufficient-data", "; ".join(part.text.en for part in lacking))

@@ -17,7 +17,7 @@ from models.errors import PackageRefused, UnknownModel
 from models.evaluation import is_specification
 from models.examples import replay_examples
 from models.manifest import folder_id, is_version, read_manifest
-from models.package import Package, load_package
+from models.package import Package, load_package, sums_checksum
 
 BUNDLED = Path(__file__).parent
 
@@ -68,6 +68,11 @@ def folder_version(folder: Path) -> str:
 def reference(package: Package) -> str:
     """A package's id and version as they are typed: `ID@VERSION`."""
     return f"{package.id}@{package.manifest.version}"
+
+
+def folder_of(folders: Iterable[Path], checksum: str) -> Path | None:
+    """The folder of the package with a checksum, as predictions name it; None where none has it."""
+    return next((folder for folder in folders if sums_checksum(folder) == checksum), None)
 
 
 def load_registry(folders: Iterable[Path], *, allow_synthetic: bool) -> Registry:

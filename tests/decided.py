@@ -54,5 +54,5 @@ def decided(settings: Settings, package: Package, *states: State) -> None:
     for state in states:
         at = datetime.now(UTC)
         decision = Decision(*version_of(package)[:3], state, "B. Holm", "a test", at)
-        add_decisions(engine, [decision], after=read_history(engine))
+        add_decisions(engine, [decision], after=read_history(engine), organisation="o")
     engine.dispose()

@@ -16,6 +16,8 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
+from cds_service.auth.roles import ROLES
+
 SERVICE_URL = "https://varsel.example.dk"
 """The service's own URL (VARSEL_BASE_URL) in these tests."""
 HOOK_PATH = "/cds-services/readmission-30d"
@@ -24,9 +26,11 @@ ISSUER = "https://fhir.example.dk/api/FHIR/R4"
 
 @cache
 def key_of(kid: str) -> RSAKey | ECKey:
-    """The private key of a `kid`, made once a process: P-384, or `rsa-…` of 2,048 bits."""
+    """The private key of a `kid`, made once a process: P-384, or `p256-…`, or `rsa-…` (2,048)."""
     if kid.startswith("rsa"):
         return RSAKey.generate_key(2048, {"kid": kid})
+    if kid.startswith("p256"):
+        return ECKey.generate_key("P-256", {"kid": kid})
     return ECKey.generate_key("P-384", {"kid": kid})
 
 
@@ -72,6 +76,7 @@ class KeyServer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | None = None
     delay_s: float = 0.0
+    documents: dict[str, Any] = field(default_factory=dict)
     asked: int = 0
     hosts: list[str] = field(default_factory=list)
 
@@ -86,7 +91,8 @@ def key_server(*keys: RSAKey | ECKey) -> Iterator[KeyServer]:
             state.asked += 1
             state.hosts.append(self.headers["Host"])
             time.sleep(state.delay_s)
-            body = json.dumps(state.keys).encode() if state.body is None else state.body
+            answer = state.documents.get(self.path, state.keys)
+            body = json.dumps(answer).encode() if state.body is None else state.body
             self.send_response(state.status)
             for name, value in state.headers.items():
                 self.send_header(name, value)
@@ -109,6 +115,50 @@ def key_server(*keys: RSAKey | ECKey) -> Iterator[KeyServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+API = f"{SERVICE_URL}/api"
+"""The audience of readers' tokens in these tests."""
+OPENID_ISSUER = "https://login.example.dk/realms/hospital"
+
+
+def access_claims(*roles: str, **changes: Any) -> dict[str, Any]:
+    """The payload of a reader's access token (RFC 9068) with roles; `...` leaves a claim out."""
+    now = int(time.time())
+    said = {
+        "iss": OPENID_ISSUER,
+        "sub": "anna",
+        "aud": API,
+        "client_id": "workbench",
+        "iat": now,
+        "exp": now + 900,
+        "roles": list(roles),
+        **changes,
+    }
+    return {name: value for name, value in said.items() if value is not ...}
+
+
+def access_token(
+    *roles: str, kid: str = "p256-1", alg: str = "ES256", **changes: Any
+) -> dict[str, str]:
+    """The headers of a reader's call with some roles."""
+    return signed(key_of(kid), access_claims(*roles, **changes), alg=alg, typ="at+jwt")
+
+
+def reader_table(organisation: str = "org-a", **fields: Any) -> str:
+    """An issuer's table in the file of readers; its roles are called as ours. `...` leaves a field
+    out."""
+    said = {
+        "issuer": OPENID_ISSUER,
+        "organisation": organisation,
+        "audience": API,
+        "networks": ["127.0.0.0/8"],
+        **fields,
+    }
+    roles = said.pop("roles", None) or {role: role for role in ROLES}
+    lines = [f"{k} = {json.dumps(v)}" for k, v in said.items() if v is not ...]
+    names = [f"{json.dumps(theirs)} = {json.dumps(ours)}" for theirs, ours in roles.items()]
+    return "\n".join(["[[issuer]]", *lines, "[issuer.roles]", *names, ""])
 
 
 def caller_table(name: str = "sp-test", organisation: str = "org-a", **jwt_fields: Any) -> str:

@@ -16,20 +16,24 @@ import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
+from cds_service.auth.addresses import (
+    holds_loopback,
+    is_loopback,
+    key_address_fault,
+    network_fault,
+)
 from cds_service.auth.keysets import Keys, KeysUnusable, parse_keys
 from cds_service.errors import SetupError
+from cds_service.identities.ground import LEGAL_GROUND
 from fhir_adapters.client.guard import parse_base, same_base
 
 SHORTEST_DEADLINE_MS, LONGEST_DEADLINE_MS = 100, 60_000
-_LOOPBACK = tuple(map(ip_network, ("127.0.0.0/8", "::1/128", "::ffff:127.0.0.0/104")))
 
 # as long as the columns of the log that hold them
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
@@ -72,13 +76,17 @@ class FhirBase(_Table, frozen=True):
 
 
 class Policy(_Table, frozen=True):
-    """What holds for one caller: how long it waits, its language, and silence on too few data."""
+    """What holds for one caller: how long it waits, its language, silence on too few data, and for
+    what purpose and on which legal ground its predictions are kept.
+    """
 
     deadline_ms: Annotated[
         int, msgspec.Meta(ge=SHORTEST_DEADLINE_MS, le=LONGEST_DEADLINE_MS)
     ] = 2500  # fmt: skip
     language: Literal["da", "en"] | None = None
     insufficient: Literal["card", "silent"] = "card"
+    purpose: Annotated[str, msgspec.Meta(min_length=1, max_length=32)] = "treatment"
+    legal_ground: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] = LEGAL_GROUND
 
 
 class Caller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -150,7 +158,7 @@ def check_no_loopback(callers: Callers) -> None:
         }
         for name, networks in listed.items():
             for network in networks:
-                if _holds_loopback(network):
+                if holds_loopback(network):
                     raise _fault(
                         f"{caller.name}: {name}: {network} holds loopback addresses "
                         "(for a trial on one machine: VARSEL_ALLOW_LOOPBACK=true)"
@@ -212,16 +220,8 @@ def _check_trust(name: str, trust: JwtTrust) -> None:
 
 def _check_networks(networks: tuple[str, ...], where: str) -> None:
     for network in networks:
-        try:
-            ip_network(network)
-        except ValueError as error:
-            raise _fault(f"{where}: {error}") from None
-
-
-def _holds_loopback(network: str) -> bool:
-    """Whether one of a network's addresses is this machine, IPv4 written as IPv6 among them."""
-    found = ip_network(network)
-    return any(found.version == own.version and found.overlaps(own) for own in _LOOPBACK)
+        if fault := network_fault(network):
+            raise _fault(f"{where}: {fault}")
 
 
 def _check_base(url: str, where: str) -> None:
@@ -229,28 +229,14 @@ def _check_base(url: str, where: str) -> None:
     base = parse_base(url)
     if base is None:
         raise _fault(f"{where}: not a plain https URL")
-    if base.scheme == "http" and not _is_loopback(base.host):
+    if base.scheme == "http" and not is_loopback(base.host):
         raise _fault(f"{where}: must be https")
 
 
 def _check_jku(url: str, where: str) -> None:
-    """Raise SetupError unless keys may travel from there: https, or a loopback address."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        raise _fault(f"{where}: not a URL") from None
-    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or parts.fragment:
-        raise _fault(f"{where}: not a plain https URL")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise _fault(f"{where}: must be https")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
+    """Raise SetupError unless keys may travel from there."""
+    if fault := key_address_fault(url):
+        raise _fault(f"{where}: {fault}")
 
 
 def _check_told_apart(one: Caller, other: Caller) -> None:

@@ -35,7 +35,7 @@ from cds_service.auth.tokens import (
 from cds_service.db.claims import Claim
 from cds_service.db.log import PredictionLog
 from cds_service.errors import NotAuthenticated, RequestRefused
-from cds_service.privacy import Privacy
+from cds_service.identities.privacy import Privacy
 from fhir_adapters.client.guard import Network
 
 _LONGEST_SAID = 200
@@ -76,7 +76,7 @@ class Door:
         if self.callers.open_to is not None:
             return Admitted(self.callers.open_to)
         try:
-            token = _bearer(request)
+            token = bearer(request)
             caller = self.callers.with_token(token)
             if caller is not None:
                 return Admitted(caller)
@@ -93,7 +93,7 @@ class Door:
             raise NotAuthenticated(refused.reason, **_said(token.claims)) from None
         return Admitted(caller, token.claims)
 
-    async def _check(self, token: Unproven, path: str) -> Caller:
+    async def _check(self, token: Unproven[Claims], path: str) -> Caller:
         """The caller of a token; the signature last, because it and its key cost most."""
         check_header(token.header)
         caller, trust = whose(self.callers.listed, token.claims)
@@ -173,7 +173,7 @@ def _networks(trust: JwtTrust) -> list[Network]:
     return [ip_network(network) for network in trust.networks]
 
 
-def _bearer(request: Request) -> str:
+def bearer(request: Request) -> str:
     """The one token of the Authorization header. Raises TokenRefused."""
     given = request.headers.getlist("authorization")
     scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")

@@ -3,7 +3,8 @@
 A key without `kid`, of another kind or too short is left out, as RFC 7517 5 advises; a set that
 holds a private key is refused whole, since whoever reads it can sign. Fetched over a pinned address
 that the caller's networks allow, with limits on time and size, without redirects. Used by `callers`
-(keys in files) and `door`; the only place outside `fhir_adapters` that fetches anything.
+(keys in files), `door` and `reader_door`; the only place outside `fhir_adapters` that fetches
+anything.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import binascii
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx2
@@ -24,6 +25,7 @@ import structlog
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, RSAKey
 
+from cds_service.auth.addresses import key_address_fault
 from fhir_adapters.client.guard import Network, resolve
 from fhir_adapters.errors import AddressRefused, FetchFailed
 
@@ -74,6 +76,13 @@ class _Jwk(msgspec.Struct, frozen=True):
 
 class _Set(msgspec.Struct, frozen=True):
     keys: list[dict[str, Any]]
+
+
+class _Configuration(msgspec.Struct, frozen=True):
+    """What is read of an OpenID issuer's configuration."""
+
+    issuer: str
+    jwks_uri: str
 
 
 def parse_keys(raw: bytes) -> Keys:
@@ -140,9 +149,42 @@ async def fetch_keys(url: str, *, networks: Sequence[Network]) -> Fetched:
 
     Raises KeysUnusable: nobody there, too slow, too large, a redirect, not a JWKS.
     """
+    return await _in_time(_fetch_set(url, networks))
+
+
+async def discover_keys(issuer: str, *, networks: Sequence[Network]) -> Fetched:
+    """The JWKS an OpenID issuer names in its configuration (OpenID Connect Discovery 1.0, 4).
+
+    Both addresses are guarded alike. Raises KeysUnusable as `fetch_keys`, and where the
+    configuration is of another issuer.
+    """
+    return await _in_time(_discover(issuer, networks))
+
+
+async def _discover(issuer: str, networks: Sequence[Network]) -> Fetched:
+    where = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
+    raw, _ = await _fetch(where, networks)
+    try:
+        found = msgspec.json.decode(raw, type=_Configuration)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise KeysUnusable("not an OpenID configuration") from None
+    if found.issuer != issuer:
+        raise KeysUnusable("the configuration is of another issuer")
+    fault = key_address_fault(found.jwks_uri)
+    if fault:
+        raise KeysUnusable(f"jwks_uri: {fault}")
+    return await _fetch_set(found.jwks_uri, networks)
+
+
+async def _fetch_set(url: str, networks: Sequence[Network]) -> Fetched:
+    raw, headers = await _fetch(url, networks)
+    return Fetched(parse_keys(raw), _fresh_s(headers))
+
+
+async def _in_time(fetched: Awaitable[Fetched]) -> Fetched:
     try:
         async with asyncio.timeout(LONGEST_FETCH_S):
-            return await _fetch(url, networks)
+            return await fetched
     except TimeoutError:
         raise KeysUnusable(f"no answer within {LONGEST_FETCH_S:g} s") from None
     except AddressRefused:
@@ -151,7 +193,7 @@ async def fetch_keys(url: str, *, networks: Sequence[Network]) -> Fetched:
         raise KeysUnusable(f"not reached ({type(error).__name__})") from None
 
 
-async def _fetch(url: str, networks: Sequence[Network]) -> Fetched:
+async def _fetch(url: str, networks: Sequence[Network]) -> tuple[bytes, Mapping[str, str]]:
     """Connects to the address that was checked; host name and certificate stay those of the URL."""
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -175,7 +217,7 @@ async def _fetch(url: str, networks: Sequence[Network]) -> Fetched:
             raise KeysUnusable(f"answered {answer.status_code}")
         if answer.headers.get("content-encoding", "identity") != "identity":
             raise KeysUnusable("compressed")
-        return Fetched(parse_keys(await _body(answer)), _fresh_s(answer.headers))
+        return await _body(answer), answer.headers
 
 
 async def _body(answer: httpx2.Response) -> bytes:
@@ -196,6 +238,13 @@ def _fresh_s(headers: Mapping[str, str]) -> float:
 # ---- keeping --------------------------------------------------------------------------------
 
 
+class Fetch(Protocol):
+    """A way to fetch a set: from its own address, or found through its issuer's."""
+
+    def __call__(self, url: str, /, *, networks: Sequence[Network]) -> Awaitable[Fetched]:
+        """The set. Raises KeysUnusable."""
+
+
 class RemoteKeys:
     """The keys of one issuer, kept from its address; one of them per issuer, address and networks.
 
@@ -209,8 +258,10 @@ class RemoteKeys:
         url: str,
         *,
         networks: Sequence[Network],
+        fetch: Fetch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._how = fetch or fetch_keys
         self._issuer = issuer
         self._url = url
         self._networks = networks
@@ -263,7 +314,7 @@ class RemoteKeys:
 
     async def _fetch(self) -> None:
         try:
-            self._keys, self._fresh_s = await fetch_keys(self._url, networks=self._networks)
+            self._keys, self._fresh_s = await self._how(self._url, networks=self._networks)
             self._fetched_at = self._clock()
         except KeysUnusable as error:
             events.log(logging.ERROR, "keys not had", issuer=self._issuer, why=str(error))

@@ -1,8 +1,9 @@
-"""Checking one JWT of a caller: pure, the key and the time are given.
+"""Checking one JWT of a caller or a reader: pure, the key and the time are given.
 
-CDS Hooks 2.0.1 "Trusting CDS Clients" and RFC 8725. Cheap checks come first: a payload may refuse
-itself before its signature is checked, but only the signature lets anybody in. The reason of a
-refusal is for our own log. Called by `door`.
+CDS Hooks 2.0.1 "Trusting CDS Clients", RFC 8725 and, of readers' access tokens, RFC 9068. Cheap
+checks come first: a payload may refuse itself before its signature is checked, but only the
+signature lets anybody in. The reason of a refusal is for our own log. Called by `door` and
+`reader_door`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 from base64 import b64decode
 from collections.abc import Collection, Iterable
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from joserfc import jws
@@ -57,33 +58,73 @@ class Header(msgspec.Struct, frozen=True):
     crit: Any = msgspec.UNSET
 
 
-class Claims(msgspec.Struct, frozen=True):
-    """A JWT's payload, as far as it is read; times in seconds since 1970."""
+class _Timed(msgspec.Struct, frozen=True, kw_only=True):
+    """What every payload says: who made it, for whom, and when it holds (seconds since 1970)."""
 
     iss: str
     aud: str | list[str]
     exp: float
     iat: float
-    jti: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
     nbf: float | None = None
+
+
+class Claims(_Timed, frozen=True, kw_only=True):
+    """The payload of a caller's JWT, as far as it is read."""
+
+    jti: Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
     sub: str | None = None
     tenant: str | None = None
 
 
-class Unproven(NamedTuple):
-    """A token taken apart, of which nothing is proven yet."""
+class AccessClaims(_Timed, frozen=True, kw_only=True):
+    """The payload of a reader's access token, but for the roles; `sub` as the audit trail keeps it.
+
+    It may be used again while it holds.
+    """
+
+    sub: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,128}\Z")]
+
+
+class Trust(Protocol):
+    """What was agreed of an issuer's signatures."""
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """Which of them count."""
+
+    @property
+    def jku(self) -> str | None:
+        """What a header may name as the place of its key, if anything."""
+
+
+C = TypeVar("C", bound=_Timed)
+
+
+class Unproven(NamedTuple, Generic[C]):
+    """A token taken apart, of which nothing is proven yet. `payload`: its bytes."""
 
     text: str
     header: Header
-    claims: Claims
+    claims: C
+    payload: bytes
 
 
 _HEADER = msgspec.json.Decoder(Header)
 _CLAIMS = msgspec.json.Decoder(Claims)
+_ACCESS_CLAIMS = msgspec.json.Decoder(AccessClaims)
 
 
-def take_apart(token: str) -> Unproven:
-    """Header and payload of a JWT; TokenRefused where it is none or is too long."""
+def take_apart(token: str) -> Unproven[Claims]:
+    """Header and payload of a caller's JWT; TokenRefused where it is none or is too long."""
+    return _take_apart(token, _CLAIMS)
+
+
+def take_access_apart(token: str) -> Unproven[AccessClaims]:
+    """Header and payload of a reader's token; TokenRefused where it is none or is too long."""
+    return _take_apart(token, _ACCESS_CLAIMS)
+
+
+def _take_apart(token: str, decoder: msgspec.json.Decoder[C]) -> Unproven[C]:
     if len(token) > LARGEST_TOKEN_BYTES:
         raise TokenRefused("too long")
     parts = _COMPACT.fullmatch(token)
@@ -91,19 +132,23 @@ def take_apart(token: str) -> Unproven:
         raise TokenRefused("not a JWT")
     try:
         header = _HEADER.decode(_decoded(parts.group(1)))
-        claims = _CLAIMS.decode(_decoded(parts.group(2)))
+        payload = _decoded(parts.group(2))
+        claims = decoder.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error, RecursionError):
         raise TokenRefused("not a JWT") from None
-    return Unproven(token, header, claims)
+    return Unproven(token, header, claims, payload)
 
 
 def _decoded(segment: str) -> bytes:
     return b64decode(segment + "=" * (-len(segment) % 4), b"-_", validate=True)
 
 
-def check_header(header: Header) -> None:
-    """TokenRefused where a header brings its own key, or asks for what is not done here."""
-    if header.typ.upper() != "JWT":
+def check_header(header: Header, types: Collection[str] = ("JWT",)) -> None:
+    """TokenRefused where a header brings its own key, or asks for what is not done here.
+
+    `types`: what it may call itself, in capitals.
+    """
+    if header.typ.upper() not in types:
         raise TokenRefused("typ")
     if any(part is not msgspec.UNSET for part in (header.jwk, header.x5c, header.x5u)):
         raise TokenRefused("embedded key")
@@ -126,7 +171,7 @@ def whose(callers: Iterable[Caller], claims: Claims) -> tuple[Caller, JwtTrust]:
     raise TokenRefused("subject or tenant")
 
 
-def check_agreed(header: Header, trust: JwtTrust) -> str:
+def check_agreed(header: Header, trust: Trust) -> str:
     """The kind of key (`kty`) to look for; TokenRefused where algorithm or `jku` was not agreed."""
     if header.alg not in trust.algorithms:
         raise TokenRefused("algorithm")
@@ -135,7 +180,7 @@ def check_agreed(header: Header, trust: JwtTrust) -> str:
     return KEY_TYPES[header.alg[:2]]
 
 
-def check_signature(token: Unproven, key: PublicKey) -> None:
+def check_signature(token: Unproven[C], key: PublicKey) -> None:
     """TokenRefused where the key did not sign the token, or is meant for another algorithm."""
     try:
         key.check_alg(token.header.alg)
@@ -153,14 +198,24 @@ def _registry(algorithm: str) -> jws.JWSRegistry:
     return registry
 
 
-def check_claims(claims: Claims, *, audiences: Collection[str], now: float) -> None:
+def check_claims(
+    claims: _Timed,
+    *,
+    audiences: Collection[str],
+    now: float,
+    longest_life_s: float = LONGEST_LIFE_S,
+) -> None:
     """TokenRefused where a token is not of this time (a minute's leeway) or not for this URL."""
     if claims.exp <= now - LEEWAY_S:
         raise TokenRefused("expired")
     if max(claims.iat, claims.nbf or claims.iat) > now + LEEWAY_S:
         raise TokenRefused("not yet valid")
-    if claims.exp - claims.iat > LONGEST_LIFE_S:
+    if claims.exp - claims.iat > longest_life_s:
         raise TokenRefused("lifetime")
-    meant = [claims.aud] if isinstance(claims.aud, str) else claims.aud
-    if not any(audience in audiences for audience in meant):
+    if not any(audience in audiences for audience in meant_for(claims)):
         raise TokenRefused("audience")
+
+
+def meant_for(claims: _Timed) -> list[str]:
+    """The audiences a token names."""
+    return [claims.aud] if isinstance(claims.aud, str) else claims.aud

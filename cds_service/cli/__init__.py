@@ -15,10 +15,14 @@ from cds_service import __version__
 from cds_service.cli import (
     cohorts,
     exchange,
+    export,
     governance,
+    log,
     operate,
     packages,
+    privacy,
     ready,
+    replay,
     scoring,
     sites,
     studies,
@@ -39,10 +43,14 @@ app = typer.Typer(
 models_app = typer.Typer(help="Model packages.", no_args_is_help=True)
 cohort_app = typer.Typer(help="Cohorts from Bulk Data, and synthetic ones.", no_args_is_help=True)
 db_app = typer.Typer(help="The prediction log's database.", no_args_is_help=True)
+log_app = typer.Typer(help="Whether the log is as it was written.", no_args_is_help=True)
+privacy_app = typer.Typer(help="Patients' rights, retention, keys.", no_args_is_help=True)
 doctor_app = typer.Typer(invoke_without_command=True)
 app.add_typer(models_app, name="models")
 app.add_typer(cohort_app, name="cohort")
 app.add_typer(db_app, name="db")
+app.add_typer(log_app, name="log")
+app.add_typer(privacy_app, name="privacy")
 app.add_typer(doctor_app, name="doctor")
 
 app.command("serve")(operate.serve)
@@ -51,6 +59,16 @@ doctor_app.command("lgl")(sites.lgl)
 doctor_app.command("request")(sites.request)
 app.command("openapi")(operate.openapi)
 db_app.command("upgrade")(operate.db_upgrade)
+log_app.command("verify")(log.verify)
+log_app.command("seal")(log.seal)
+privacy_app.command("find")(privacy.find)
+privacy_app.command("access")(privacy.access)
+privacy_app.command("erase")(privacy.erase_patient)
+privacy_app.command("destroy")(privacy.destroy_keys)
+privacy_app.command("show")(privacy.show)
+privacy_app.command("retention")(privacy.retention)
+privacy_app.command("rotate")(privacy.rotate)
+privacy_app.command("replay-erasures")(privacy.replay)
 app.command("score")(scoring.score)
 models_app.command("list")(packages.list_models)
 models_app.command("check")(packages.check)
@@ -71,6 +89,8 @@ cohort_app.command("synth")(cohorts.synth)
 cohort_app.command("build")(cohorts.build)
 app.command("validate")(studies.validate)
 app.command("drift")(studies.drift)
+app.command("replay")(replay.replay_prediction)
+app.command("export")(export.export)
 
 
 EXTRAS = {
@@ -78,6 +98,7 @@ EXTRAS = {
     "matplotlib": "study",
     "pyarrow": "study",
     "sklearn": "study",
+    "pyvinecopulib": "study",
     "evidently": "drift",
 }
 """Modules that only an extra brings, and which."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +13,9 @@ from typing import Annotated, Literal
 import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from cds_service.cli.audited import put_on_record_if_logged, who_acts
 from cds_service.cli.console import JSON_HELP, folder_to_write, print_json
+from cds_service.db.audit import AuditEntry
 from cds_service.errors import SetupError
 from cds_service.service import find_folder
 from cds_service.settings import Settings, read_settings
@@ -32,6 +36,9 @@ from models.signature import (
     publisher_table,
 )
 
+LONGEST_SUBJECT = 64
+NO_LOG = "varsel: there is no prediction log here, so this is on no record"
+Who = Annotated[str | None, typer.Option(help="Who does it; else the account's name")]
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
 Model = Annotated[str, typer.Argument(help="Model id, ID@VERSION, or a package's folder")]
 
@@ -47,6 +54,7 @@ def export(
     specification: Annotated[
         bool, typer.Option("--specification", help="Without weights, samples and examples")
     ] = False,
+    who: Who = None,
     as_json: Json = False,
 ) -> None:
     """Write a package as one signed archive, or only its specification."""
@@ -57,8 +65,19 @@ def export(
         signed_at=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
     )
     path = out if out.suffix == ".zip" else folder_to_write(out) / exported.name
-    _write(path, exported.content)
     signature = exported.signature
+    is_on_record = _record(
+        read_settings(),
+        who,
+        "model export",
+        f"{exported.manifest.id}@{exported.manifest.version}",
+        kind=exported.kind,
+        checksum=exported.checksum,
+        publisher=signature.publisher,
+        key_id=signature.key_id,
+    )
+    _write(path, exported.content)
+    _say_unless(is_on_record)
     if as_json:
         print_json(
             {
@@ -80,15 +99,19 @@ def export(
 
 def import_package(
     archive: Annotated[Path, typer.Argument(help="Archive made by `varsel models export`")],
+    who: Who = None,
     as_json: Json = False,
 ) -> None:
     """Verify an archive and let it into VARSEL_MODELS_DIR, as a candidate."""
     settings = read_settings()
     trusted = _trusted(settings)
     root = _models_dir(settings)
+    content = read_archive_file(archive)
+    digest = hashlib.sha256(content).hexdigest()
+    _record(settings, who, "model import", digest, archive=archive.name, bytes=len(content))
     try:
         came = import_archive(
-            read_archive_file(archive),
+            content,
             archive.name,
             trusted=trusted,
             root=root,
@@ -96,6 +119,19 @@ def import_package(
         )
     except OSError as error:
         raise SetupError(f"VARSEL_MODELS_DIR: {error.filename}: {error.strerror}") from None
+    is_on_record = _record(
+        settings,
+        who,
+        "model imported",
+        f"{came.id}@{came.version}",
+        kind=came.kind,
+        checksum=came.checksum,
+        publisher=came.publisher,
+        key_id=came.key_id,
+        was_here=came.already_here,
+        archive_sha256=digest,
+    )
+    _say_unless(is_on_record)
     next_step = _next_step(came)
     if as_json:
         found = dataclasses.asdict(came) | {"folder": str(came.folder), "next": next_step}
@@ -107,6 +143,28 @@ def import_package(
         f"here already with the same content: {came.folder}" if came.already_here else came.folder
     )
     print(next_step)
+
+
+def _record(
+    settings: Settings, who: str | None, what: str, subject: str, **details: object
+) -> bool:
+    """Have it on record that a package travels; False where this installation has no log."""
+    return put_on_record_if_logged(
+        settings,
+        AuditEntry(
+            settings.organisation,
+            who_acts(who),
+            "operator",
+            what,
+            subject=subject[:LONGEST_SUBJECT],
+            details=details,
+        ),
+    )
+
+
+def _say_unless(is_on_record: bool) -> None:
+    if not is_on_record:
+        print(NO_LOG, file=sys.stderr)
 
 
 def _next_step(came: Imported) -> str:

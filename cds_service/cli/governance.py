@@ -21,7 +21,9 @@ from typing import IO, Annotated, Any, NamedTuple, get_args
 import typer
 from sqlalchemy import Engine
 
+from cds_service.cli.audited import put_on_record
 from cds_service.cli.console import JSON_HELP, print_json
+from cds_service.db.audit import AuditEntry
 from cds_service.db.governance import (
     SHOWN_COLUMNS,
     Overtaken,
@@ -32,6 +34,7 @@ from cds_service.db.governance import (
     logged_checksums,
     read_history,
     shown_by,
+    shown_in,
 )
 from cds_service.errors import BadRequest, SetupError
 from cds_service.governance import (
@@ -48,7 +51,7 @@ from cds_service.governance import (
 from cds_service.local_validation import found_by
 from cds_service.service import all_folders, open_database
 from cds_service.settings import Settings, read_settings
-from cds_service.watch import EVERY_S, STALE_AFTER_S
+from cds_service.watch import EVERY_S
 from cds_service.wording import printable
 from fhir_adapters.clock import to_iso
 from models.errors import PackageRefused
@@ -64,7 +67,7 @@ LONGEST_NAME, LONGEST_WHY, LONGEST_PURPOSE = 128, 1000, 2000
 NOT_MADE = "PDFs and write-backs to the record are not made by this version of Varsel: none to list"
 
 MAY_FOLLOW = (
-    f"a process that cannot read the database stops after {STALE_AFTER_S:.0f} s: asked again, this "
+    "a process that cannot read the database stops after VARSEL_STATES_SECONDS: asked again, this "
     "command lists what came since"
 )
 STOPPED_AFTER_S = EVERY_S + 1
@@ -106,7 +109,7 @@ def state(
         made = decide(stands, version, chosen, demo=settings.is_demo, replaces=replaces)
         now = datetime.now(UTC)
         decisions = [Decision(*about[:3], what, *said, now) for about, what in made]
-        add_decisions(engine, decisions, after=history)
+        add_decisions(engine, decisions, after=history, organisation=settings.organisation)
     if as_json:
         print_json([_decision(decision) for decision in decisions])
         return
@@ -147,7 +150,7 @@ def record(
             who=_said(who, "--who", LONGEST_NAME),
             at=datetime.now(UTC),
         )
-        add_record(engine, made, after=history)
+        add_record(engine, made, after=history, organisation=settings.organisation)
     if as_json:
         print_json(_record(made))
     else:
@@ -174,7 +177,7 @@ def validated(
             who=_said(who, "--who", LONGEST_NAME),
             at=datetime.now(UTC),
         )
-        add_validated(engine, found, after=history)
+        add_validated(engine, found, after=history, organisation=settings.organisation)
     if as_json:
         print_json(_validated(found))
     else:
@@ -196,16 +199,26 @@ def withdraw(
     said = (_said(who, "--who", LONGEST_NAME), _said(why, "--why", LONGEST_WHY))
     with _database(settings) as engine:
         version, here = _withdrawn(model, read_history(engine), engine)
-        new = _retire(engine, version, here, said)
-        new += _retire(engine, version, logged_checksums(engine, *version[:2]), said)
+        by = Retiring(settings.organisation, *said)
+        new = _retire(engine, version, here, by)
+        new += _retire(engine, version, logged_checksums(engine, *version[:2]), by)
         if not as_json:
             print(f"{version} is withdrawn; every running process stops it within two seconds")
         if new:
             time.sleep(STOPPED_AFTER_S)
+        _record_listing(engine, version, settings, by)
         _list_what_was_shown(engine, version, settings, out=out, as_json=as_json)
 
 
-def _retire(engine: Engine, version: Version, checksums: list[str], said: tuple[str, str]) -> int:
+class Retiring(NamedTuple):
+    """Under which organisation a withdrawal is on record, who withdraws and why."""
+
+    organisation: str
+    who: str
+    why: str
+
+
+def _retire(engine: Engine, version: Version, checksums: list[str], by: Retiring) -> int:
     """Retire a version's files, each of those that are not yet, whoever decides meanwhile of what.
 
     How many were retired now.
@@ -215,13 +228,13 @@ def _retire(engine: Engine, version: Version, checksums: list[str], said: tuple[
         done = {d.checksum for d in history.decisions if d[:2] == version[:2] and _retires(d)}
         now = datetime.now(UTC)
         decisions = [
-            Decision(*version[:2], checksum, "retired", *said, now)
+            Decision(*version[:2], checksum, "retired", by.who, by.why, now)
             for checksum in checksums
             if checksum not in done
         ]
         try:
             if decisions:
-                add_decisions(engine, decisions, after=history)
+                add_decisions(engine, decisions, after=history, organisation=by.organisation)
         except Overtaken:
             continue
         return len(decisions)
@@ -233,6 +246,18 @@ def _retires(decision: Decision) -> bool:
 
 
 # ---- what was shown -------------------------------------------------------------------------
+
+
+def _record_listing(engine: Engine, version: Version, settings: Settings, by: Retiring) -> None:
+    """Have it on record, of each organisation, that its predictions are listed."""
+    details = {"command": "models withdraw", "model": str(version)}
+    entries = [
+        AuditEntry(
+            name, by.who, "operator", "read predictions", why=by.why, details={**details, "rows": n}
+        )
+        for name, n in shown_in(engine, version).items()
+    ]
+    put_on_record(settings, entries)
 
 
 def _list_what_was_shown(

@@ -12,12 +12,15 @@ from typing import Annotated, Any
 import typer
 
 from cds_service.auth.door import fetch_all_keys
+from cds_service.auth.reader_door import fetch_reader_keys
 from cds_service.cli.console import JSON_HELP, print_json
-from cds_service.db.log import PredictionLog, is_absent, open_engine
+from cds_service.db.log import is_absent, open_engine
 from cds_service.db.migrate import check_revision, upgrade
+from cds_service.db.patients import warnings_of_restrictions
+from cds_service.db.reader import LogReader
 from cds_service.errors import LogUnavailable, SetupError
 from cds_service.governance import OFFERED, Roster, roster_of
-from cds_service.service import history_here, open_callers, open_registry
+from cds_service.service import history_here, open_callers, open_readers, open_registry
 from cds_service.settings import Settings, check_fit_to_serve, read_settings
 
 
@@ -100,6 +103,7 @@ def examine(settings: Settings) -> list[dict[str, Any]]:
     checks: dict[str, Callable[[Settings], str]] = {
         "settings": _settings,
         "callers": _callers,
+        "readers": _readers,
         "models": _models,
         "database": _database,
         "extras": _extras,
@@ -127,6 +131,17 @@ def _callers(settings: Settings) -> str:
     if faults:
         raise SetupError("; ".join(faults))
     return f"{len(callers.listed)} callers" + (f"; keys of {len(fetched)} read" if fetched else "")
+
+
+def _readers(settings: Settings) -> str:
+    readers = open_readers(settings)
+    if readers.open_to:
+        return "everybody on loopback (demo)"
+    fetched = asyncio.run(fetch_reader_keys(readers))
+    faults = [f"{name}: {fault}" for name, fault in fetched.items() if fault]
+    if faults:
+        raise SetupError("VARSEL_READERS_FILE: " + "; ".join(faults))
+    return f"{len(readers.issuers)} issuers" if readers.issuers else "nobody may read /api"
 
 
 def _models(settings: Settings) -> str:
@@ -171,12 +186,15 @@ def _database(settings: Settings) -> str:
             return f"{shown} is made at the first start"
         raise SetupError(f"{shown} does not exist: run `varsel db upgrade`")
     check_revision(engine)
-    PredictionLog(engine).ping()
+    LogReader(engine).ping()
+    said = warnings_of_restrictions(engine, settings.keys.pseudonym.current)
+    if said:
+        raise SetupError("; ".join(said))
     return f"{shown} is up to date"
 
 
 def _extras(_: Settings) -> str:
-    extras = {"study": ("statsmodels", "matplotlib", "pyarrow"), "drift": ("evidently",)}
+    extras = {"study": ("statsmodels", "matplotlib"), "drift": ("evidently",)}
     there = [
         name
         for name, modules in extras.items()

@@ -125,7 +125,7 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a package from Bulk Data: trees, baseline, background, examples, card, checksums."""
-    from cds_service.training_run import train_package
+    from cds_service.training.run import train_package
     from validation.errors import ValidationError
 
     folder = find_folder(model)

@@ -31,7 +31,7 @@ from cds_service.governance import (
     stands_of,
     version_of,
 )
-from cds_service.privacy import Privacy
+from cds_service.identities.privacy import Privacy
 from cds_service.protocol import decode_call, hook_of, read_prefetch, require_patient
 from cds_service.routes.hooks import moment_of
 from cds_service.service import all_folders, find_folder, history_here, open_log

@@ -7,6 +7,8 @@ extras and are imported only when the command runs.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,7 @@ import pandas as pd
 import typer
 
 from cds_service import __version__
+from cds_service.cli.audited import LONGEST_WHY, put_on_record, who_acts
 from cds_service.cli.console import (
     JSON_HELP,
     folder_to_read,
@@ -24,7 +27,9 @@ from cds_service.cli.console import (
     print_json,
     progress_bar,
 )
-from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.audit import AuditEntry
+from cds_service.db.log import open_engine
+from cds_service.db.reader import LogReader
 from cds_service.errors import BadRequest, SetupError
 from cds_service.service import find_folder
 from cds_service.settings import read_settings
@@ -130,6 +135,8 @@ def drift(
     out: Out,
     data: Annotated[Path | None, typer.Option("--data", help="Folder of Bulk Data NDJSON")] = None,
     since: Annotated[str | None, typer.Option("--since", help="Logged predictions from")] = None,
+    who: Annotated[str | None, typer.Option(help="Who asks; else the account's name")] = None,
+    why: Annotated[str, typer.Option(help="Why, for the audit trail")] = "",
     as_json: Json = False,
 ) -> None:
     """Compare features with the package's reference: report.html and metrics.json."""
@@ -139,7 +146,9 @@ def drift(
 
     if (data is None) == (since is None):
         raise SetupError("give one of --data and --since")
-    package, current = _given(model, data) if data else _logged(model, since or "")
+    package, current = (
+        _given(model, data) if data else _logged(model, since or "", who=who_acts(who), why=why)
+    )
     names, rows = read_table(package.folder / "reference.csv")
     reference = pd.DataFrame(rows, columns=names)
     reference = reference.assign(**_all_risks(package, reference))
@@ -207,16 +216,30 @@ def _given(model: str, data: Path) -> tuple[Package, pd.DataFrame]:
     return package, cohort.frame.assign(**_all_risks(package, cohort.frame))
 
 
-def _logged(model: str, since: str) -> tuple[Package, pd.DataFrame]:
-    """The features and risks of logged predictions, one row each."""
+def _logged(model: str, since: str, *, who: str, why: str) -> tuple[Package, pd.DataFrame]:
+    """The features and risks of logged predictions, one row each; that they were read is on record
+    before anything is made of them.
+    """
     try:
         start = datetime.fromtimestamp(parse_time(since), UTC)
     except ValueError:
         raise BadRequest("not a time", field="--since") from None
     package = load_package(find_folder(model))
-    log = PredictionLog(open_engine(read_settings().database))
+    settings = read_settings()
+    log = LogReader(open_engine(settings.database))
+    found = log.features_since(package.id, package.manifest.version, start)
+    counted = Counter(logged["organisation"] for logged in found) or {settings.organisation: 0}
+    details = {"command": "drift", "model": package.id, "since": since}
+    entry = AuditEntry("", who, "operator", "read predictions", why=why[:LONGEST_WHY])
+    put_on_record(
+        settings,
+        [
+            replace(entry, organisation=name, details={**details, "rows": number})
+            for name, number in counted.items()
+        ],
+    )
     rows = []
-    for logged in log.features_since(package.id, package.manifest.version, start):
+    for logged in found:
         features = {f["name"]: f["value"] for f in msgspec.json.decode(logged["features"])}
         heads = msgspec.json.decode(logged["document"])["heads"]
         rows.append(

@@ -6,17 +6,20 @@ Called by `routes/feedback.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Engine, bindparam, select
+from sqlalchemy import Engine, and_, bindparam, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from cds_service.card_ids import ids_of_card
 from cds_service.db.claims import Claim, refused_claim
-from cds_service.db.log import unreadable
-from cds_service.db.tables import feedback, predictions
+from cds_service.db.reader import OF_PREDICTION, unreadable
+from cds_service.db.store import CALL
+from cds_service.db.tables import feedback, prediction_payloads, predictions
+from cds_service.db.transaction import Transaction
 from cds_service.errors import NotAuthenticated
 
 _INSERT: dict[str, Any] = {
@@ -35,10 +38,16 @@ class _Response(msgspec.Struct):
 
 _RESPONSE = msgspec.json.Decoder(_Response)
 _c = predictions.c
-_ANSWERS = select(_c.prediction_id, _c.organisation, _c.service, _c.response).where(
-    _c.prediction_id.between(bindparam("lowest"), bindparam("highest"))
+_near = predictions.alias("near")
+_ANSWERS = (
+    select(_c.prediction_id, _c.organisation, _c.service, prediction_payloads.c.response)
+    .select_from(_near)
+    .join(predictions, and_(*(_c[name] == _near.c[name] for name in CALL)))
+    .join(prediction_payloads, OF_PREDICTION)
+    .where(_near.c.prediction_id.between(bindparam("lowest"), bindparam("highest")))
 )
-"""By the primary key alone: a database asked for the organisation too goes through all its rows."""
+"""Every answer to the call of the prediction a card is numbered after: that one is found by the
+primary key alone, because a database asked for the organisation too goes through all its rows."""
 
 
 def predictions_of(
@@ -46,8 +55,9 @@ def predictions_of(
 ) -> dict[str, str]:
     """By card, the id of the prediction whose response holds it.
 
-    Cards that are not ours, or not of this organisation and service, are not in it. Raises
-    LogUnavailable.
+    Cards that are not ours, or not of this organisation and service, are not in it; nor are those
+    that two responses hold: replicas that answered one call in different words while the database
+    was away. Raises LogUnavailable.
     """
     ids = {card: found for card in cards if (found := ids_of_card(card))}
     matched = {}
@@ -55,10 +65,14 @@ def predictions_of(
         with engine.connect() as connection:
             for card, near in ids.items():
                 between = {"lowest": near.lowest, "highest": near.highest}
-                for row in connection.execute(_ANSWERS, between):
-                    theirs = (row.organisation, row.service) == (organisation, service)
-                    if theirs and _holds(row.response, near.card):
-                        matched[card] = row.prediction_id
+                holders = {
+                    row.prediction_id
+                    for row in connection.execute(_ANSWERS, between)
+                    if (row.organisation, row.service) == (organisation, service)
+                    and _holds(row.response, near.card)
+                }
+                if len(holders) == 1:
+                    matched[card] = holders.pop()
     except SQLAlchemyError as error:
         raise unreadable(error) from None
     return matched
@@ -68,15 +82,19 @@ def _holds(response: str, card: str) -> bool:
     return any(one.uuid == card for one in _RESPONSE.decode(response).cards)
 
 
-def add_feedback(
-    connection: Connection, *, rows: Sequence[dict[str, Any]], claim: Claim | None
-) -> NotAuthenticated | None:
-    """Add rows, all or none; those that are there already stay as they are.
+@dataclass(frozen=True, slots=True)
+class AddFeedback:
+    """The write of rows, all or none; those that are there already stay as they are.
 
-    `claim`: of the token that came with them, made in the same commit. The refusal, and no row,
-    where it was used for another body.
+    `claim`: of the token that came with them, made in the same commit.
     """
-    refused = refused_claim(connection, claim) if claim else None
-    if refused is None and rows:
-        connection.execute(_INSERT[connection.dialect.name], rows)
-    return refused
+
+    rows: Sequence[dict[str, Any]]
+    claim: Claim | None
+
+    def __call__(self, tx: Transaction) -> NotAuthenticated | None:
+        """Add them; the refusal, and no row, where the token was used for another body."""
+        refused = refused_claim(tx.connection, self.claim) if self.claim else None
+        if refused is None and self.rows:
+            tx.connection.execute(_INSERT[tx.connection.dialect.name], self.rows)
+        return refused

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, RowMapping, Table, func, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from cds_service.db.audit import AuditEntry, add_with
 from cds_service.db.tables import model_hit_rates, model_records, model_states, predictions
 from cds_service.errors import LogUnavailable, SetupError
 from cds_service.governance import Decision, History, Record, Validated, Version
@@ -20,6 +21,7 @@ from cds_service.governance import Decision, History, Record, Validated, Version
 _MOMENTS = ("first_index_time", "last_index_time", "at")
 _PAGE = 1000
 """Predictions held in memory at a time while they are listed."""
+_LONGEST_SUBJECT = 64
 _TABLES = (model_states, model_records, model_hit_rates)
 
 
@@ -65,8 +67,11 @@ def read_history(engine: Engine) -> History:
     )
 
 
-def add_decisions(engine: Engine, decisions: Sequence[Decision], *, after: History) -> None:
-    """Store decisions made on what was read, all or none.
+def add_decisions(
+    engine: Engine, decisions: Sequence[Decision], *, after: History, organisation: str
+) -> None:
+    """Store decisions made on what was read, all or none, each with its audit entry, which stands
+    under an organisation.
 
     Raises Overtaken where somebody else decided since, SetupError where the database did not
     commit.
@@ -83,28 +88,65 @@ def add_decisions(engine: Engine, decisions: Sequence[Decision], *, after: Histo
         }
         for d in decisions
     ]
-    _add(engine, model_states, rows, read=len(after.decisions))
+    done = [_entry("model state", d, organisation, why=d.why, state=d.state) for d in decisions]
+    _add(engine, model_states, rows, read=len(after.decisions), audit=done)
 
 
-def add_record(engine: Engine, record: Record, *, after: History) -> None:
-    """Store a record. Raises SetupError as `add_decisions` does."""
+def add_record(engine: Engine, record: Record, *, after: History, organisation: str) -> None:
+    """Store a record, with its audit entry. Raises SetupError as `add_decisions` does."""
     row = record._asdict() | {"at": record.at.astimezone(UTC)}
     row["package_checksum"] = row.pop("checksum")
-    _add(engine, model_records, [row], read=len(after.records))
+    done = _entry("model record", record, organisation, route=record.regulatory_route)
+    _add(engine, model_records, [row], read=len(after.records), audit=[done])
 
 
-def add_validated(engine: Engine, found: Validated, *, after: History) -> None:
-    """Store what a local validation found. Raises SetupError as `add_decisions` does."""
+def add_validated(engine: Engine, found: Validated, *, after: History, organisation: str) -> None:
+    """Store what a local validation found, with its audit entry.
+
+    Raises SetupError as `add_decisions` does.
+    """
     row = found._asdict() | {name: getattr(found, name).astimezone(UTC) for name in _MOMENTS}
     row["package_checksum"] = row.pop("checksum")
-    _add(engine, model_hit_rates, [row], read=len(after.validations))
+    done = _entry(
+        "model hit rate", found, organisation, head=found.head, ppv=found.ppv, cards=found.flagged
+    )
+    _add(engine, model_hit_rates, [row], read=len(after.validations), audit=[done])
 
 
-def _add(engine: Engine, table: Table, rows: list[dict[str, Any]], *, read: int) -> None:
+def _entry(
+    what: str,
+    of: Decision | Record | Validated,
+    organisation: str,
+    *,
+    why: str = "",
+    **details: Any,
+) -> AuditEntry:
+    """The audit entry of a change to a version of a model."""
+    return AuditEntry(
+        organisation,
+        of.who,
+        "operator",
+        what,
+        subject=f"{of.model_id}@{of.version}"[:_LONGEST_SUBJECT],
+        why=why,
+        details={"model": of.model_id, "version": of.version, "checksum": of.checksum, **details},
+    )
+
+
+def _add(
+    engine: Engine,
+    table: Table,
+    rows: list[dict[str, Any]],
+    *,
+    read: int,
+    audit: Sequence[AuditEntry],
+) -> None:
+    """Store rows and their audit entries in one transaction, on a chain of its own."""
     numbered = [row | {"id": read + place} for place, row in enumerate(rows, start=1)]
     try:
         with engine.begin() as connection:
             connection.execute(table.insert(), numbered)
+            add_with(connection, audit)
     except IntegrityError:
         raise Overtaken("somebody else decided at the same time: look, and decide again") from None
     except SQLAlchemyError as error:
@@ -129,6 +171,22 @@ def shown_by(engine: Engine, version: Version) -> Iterator[RowMapping]:
     try:
         with engine.connect().execution_options(yield_per=_PAGE) as connection:
             yield from connection.execute(query).mappings()
+    except SQLAlchemyError as error:
+        raise _unavailable(error) from None
+
+
+def shown_in(engine: Engine, version: Version) -> dict[str, int]:
+    """By organisation, how many cards of a version were shown. Raises LogUnavailable."""
+    c = predictions.c
+    query = (
+        select(c.organisation, func.count())
+        .where(c.model_id == version.model_id, c.model_version == version.version)
+        .where(c.returned == "card", c.status != "refused")
+        .group_by(c.organisation)
+    )
+    try:
+        with engine.connect() as connection:
+            return {name: int(number) for name, number in connection.execute(query)}
     except SQLAlchemyError as error:
         raise _unavailable(error) from None
 

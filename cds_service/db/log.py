@@ -1,83 +1,53 @@
-"""The prediction log: its SQL, and the writer that commits in groups.
+"""The prediction log: its writer, which commits in groups, and where writes go without a database.
 
-A prediction is durable when `store` returns: SQLite in WAL mode with `synchronous=FULL`. One thread
-per process writes; what arrives together shares one commit, feedback too (`db/feedback.py`).
-
-A call is known by organisation, service, hook and hookInstance, asked of the same version in the
-same state and mode. Again with the same content, it finds its stored row instead of making a second
-one; on other data under the same context it is a further attempt, linked to the first; with another
-context it is refused.
+A write is durable when its future ends: SQLite in WAL mode with `synchronous=FULL`, PostgreSQL with
+`synchronous_commit`. One thread per process writes; what arrives together shares one commit. Where
+the database does not take a group, or hangs over it, the group is made durable in the spool, and so
+is all that follows, in order, until the spool is stored (`backlog.py`, `drain.py`). What is written
+stands in `store.py` and beside it.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
-from sqlalchemy import (
-    Connection,
-    Engine,
-    RowMapping,
-    Select,
-    create_engine,
-    event,
-    exists,
-    func,
-    select,
-)
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+import structlog
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from cds_service.db.claims import Claim, refused_claim
-from cds_service.db.tables import predictions, undelivered
-from cds_service.errors import (
-    AlreadyUsed,
-    LogUnavailable,
-    NotDurable,
-    RequestRefused,
-    SetupError,
-)
+from cds_service.db.audit import AuditEntry, now_done
+from cds_service.db.backlog import Backlog, Backlogged
+from cds_service.db.claims import Claim
+from cds_service.db.commits import Committer, Outcome, not_durable
+from cds_service.db.drain import Drainer
+from cds_service.db.postgresql import arguments, is_postgresql, settle_session, with_driver
+from cds_service.db.reader import LogReader
+from cds_service.db.store import ClaimToken, Row, Stored, StorePrediction
+from cds_service.db.transaction import Result, Write
+from cds_service.errors import SetupError
+from cds_service.identities.privacy import Privacy
+from cds_service.spool import Spool
 
-Row = dict[str, Any]
-Result = TypeVar("Result")
-Write = Callable[[Connection], Result | RequestRefused]
-"""What is done within a commit. It may be done a second time, alone, where a group failed; it gives
-a refusal back instead of raising it, so that it does not take the group with it."""
-_INSERT: dict[str, Any] = {
-    "sqlite": sqlite.insert(predictions).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(predictions).on_conflict_do_nothing(),
-}
-"""One statement for every row, built once."""
+events: structlog.stdlib.BoundLogger = structlog.get_logger("varsel.log")
+
+_DATABASES = ("sqlite", "postgresql")
+_OPTIONS = {"preserve_rowcount": True}
+"""Without it an INSERT's rowcount is not known on PostgreSQL, and a row that stood there before
+would count as written."""
 _LARGEST_GROUP = 256
-_FEW = 4
-"""Documents fetched at a time, where the first mostly is the one looked for."""
-MOST_ATTEMPTS = 32
-"""Answers to one call on other data: no record sends that many, and each is looked through."""
-_CALL = (
-    "organisation", "service", "hook", "hook_instance", "package_checksum", "state", "mode",
-)  # fmt: skip
-"""What a call is known by; with the attempt it is unique."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """What the log holds for a call: the prediction and its response to send, what came out in
-    words, which attempt it is (0 for the first), and whether it stood there before.
-    """
-
-    prediction_id: str
-    response: str
-    status: str
-    returned: str
-    replayed: bool
-    attempt: int = 0
+_LOOKS_EVERY_S = 0.25
+_ADOPTS_EVERY_S = 10.0
+"""Seconds between two looks for files of the spool that nobody holds any more."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
+"""Seconds before a database that did not take the spool is tried again; doubled each time."""
+_ENDS_WITHIN_S = 15.0
 
 
 class _Waiting(NamedTuple):
@@ -88,19 +58,23 @@ class _Waiting(NamedTuple):
 
 
 def open_engine(url: str) -> Engine:
-    """An engine for the log's database; SQLite made durable and readable while written to.
+    """An engine for the log's database, made durable; SQLite readable while written to.
 
     Raises SetupError where the URL is not one, or of a database this software does not speak to.
     """
     try:
-        engine = create_engine(url)
+        named = with_driver(make_url(url))
+        told = arguments(named) if is_postgresql(named) else {}
+        engine = create_engine(named, connect_args=told, execution_options=_OPTIONS)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         fault = type(error).__name__
         raise SetupError(f"VARSEL_DATABASE_URL: not a database to be used ({fault})") from None
-    if engine.dialect.name not in _INSERT:
+    if engine.dialect.name not in _DATABASES:
         raise SetupError(f"VARSEL_DATABASE_URL: {engine.dialect.name} is not supported")
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _make_sqlite_durable)
+    else:
+        event.listen(engine, "connect", settle_session)
     return engine
 
 
@@ -120,24 +94,65 @@ def _make_sqlite_durable(connection: Any, _: object) -> None:
     cursor.close()
 
 
-class PredictionLog:
-    """The log of one database. `start` before use, `stop` when done; usable as a context."""
+@dataclass(slots=True)
+class _Group:
+    """What one commit is tried with: since when, whether it is the writer's last, and whether the
+    keeper has taken it away because it hung."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    waiting: list[_Waiting]
+    is_last: bool
+    began: float
+    given_up: bool = False
+
+
+class PredictionLog(LogReader):
+    """The log of one database. `start` before use, `stop` when done; usable as a context.
+
+    `spool`: where writes are made durable while the database is away; without one they fail.
+    `commit_seconds`: after which a commit is given up, where there is a spool.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        privacy: Privacy,
+        *,
+        spool: Spool | None = None,
+        commit_seconds: float = 2.0,
+    ) -> None:
+        super().__init__(engine)
+        self._vault = privacy.vault
+        self._committer = Committer(engine, privacy.vault)
         self._waiting: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._write, name="prediction-log", daemon=True)
+        self._thread = self._writer(None)
+        self._backlog = Backlog(spool) if spool else None
+        self._commit_s = commit_seconds
+        self._lock = threading.Lock()
+        self._group: _Group | None = None
+        self._ended = threading.Event()
+        self._drainer = Drainer(engine, privacy.vault, self._backlog) if self._backlog else None
+        self._keeper = threading.Thread(target=self._keep, name="spool", daemon=True)
 
     def start(self) -> Self:
-        """Start the writer."""
+        """Take over what an earlier process left in the spool, and start the writer."""
+        if self._backlog is not None:
+            self._backlog.adopt()
+            self._keeper.start()
         self._thread.start()
         return self
 
     def stop(self) -> None:
-        """Commit what waits, then end."""
+        """Commit what waits, then end. What is in the spool stays there for the next start."""
         if self._thread.is_alive():
             self._waiting.put(None)
-            self._thread.join()
+            while (thread := self._thread).is_alive():  # another may have taken over
+                thread.join(_LOOKS_EVERY_S)
+        self._ended.set()
+        if self._keeper.is_alive() and self._drainer is not None:
+            self._drainer.give_up()
+            self._keeper.join(_ENDS_WITHIN_S)
+        if self._backlog is not None:
+            self._backlog.close()
         self.engine.dispose()
 
     def __enter__(self) -> Self:
@@ -146,34 +161,50 @@ class PredictionLog:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def backlogged(self) -> Backlogged | None:
+        """What waits in the spool; None where there is no spool."""
+        return self._backlog.state() if self._backlog else None
+
     # ---- writing ----------------------------------------------------------------------------
 
     def store(self, row: Row, claim: Claim | None = None) -> Future[Stored]:
         """A future that ends when the row is durable, or the same call's earlier row was found.
 
         It raises AlreadyUsed where the hookInstance came before with another context, NotDurable
-        where the database did not commit. A future cancelled before its turn leaves no row.
-        `claim`: of the token that came with the call, made in the same commit; NotAuthenticated,
-        and no row, where the token was used for another body.
+        where neither the database nor the spool took it. A future cancelled before its turn leaves
+        no row. `claim`: of the token that came with the call, made in the same commit;
+        NotAuthenticated, and no row, where the token was used for another body.
         """
-        if claim is None:
-            return self.commit(partial(_insert, row=row))
-        return self.commit(partial(_insert_claimed, row=row, claim=claim))
+        return self.commit(StorePrediction(row, claim))
 
     def claim(self, claim: Claim) -> Future[None]:
         """A future that ends when a token is claimed; NotAuthenticated as `store` raises it."""
-        return self.commit(partial(refused_claim, claim=claim))
+        return self.commit(ClaimToken(claim))
+
+    def audit(self, entry: AuditEntry) -> Future[None]:
+        """A future that ends when it is on record who did what. Raises NotDurable."""
+        return self.commit(now_done(entry))
 
     def commit(self, write: Write[Result]) -> Future[Result]:
         """A future of what `write` gives, ended when it is durable: the next commit does it.
 
-        It raises what `write` refuses with, NotDurable where the database did not commit.
+        It raises what `write` refuses with, NotDurable where nothing made it durable.
         """
         future: Future[Result] = Future()
         self._waiting.put(_Waiting(write, future))
         return future
 
-    def _write(self) -> None:
+    def _writer(self, unfinished: _Group | None) -> threading.Thread:
+        """The thread that writes; `unfinished`: what another one hung with."""
+        return threading.Thread(
+            target=self._write, args=(unfinished,), name="prediction-log", daemon=True
+        )
+
+    def _write(self, unfinished: _Group | None) -> None:
+        if unfinished is not None:
+            self._spool(unfinished.waiting, "no answer in time")
+            if unfinished.is_last:
+                return
         while True:
             group = [self._waiting.get()]
             while len(group) < _LARGEST_GROUP and not self._waiting.empty():
@@ -181,172 +212,91 @@ class PredictionLog:
             writes = [item for item in group if item is not None]
             # from here on nobody can cancel, so that the answer always finds its future
             awaited = [item for item in writes if item.future.set_running_or_notify_cancel()]
-            if awaited:
-                self._commit(awaited)
-            if len(writes) < len(group):
+            is_last = len(writes) < len(group)
+            if awaited and not self._commit(awaited, is_last=is_last):
+                return  # another thread goes on
+            if is_last:
                 return
 
-    def _commit(self, group: list[_Waiting]) -> None:
-        """Commit a group together; where that fails, each alone, so that one cannot fail others."""
-        try:
-            with self.engine.begin() as connection:
-                results = [write(connection) for write, _ in group]
-        except Exception as error:  # noqa: BLE001 - a row must not end the writer of all others
-            if len(group) > 1:
-                for one in group:
-                    self._commit([one])
-            else:
-                group[0].future.set_exception(_not_durable(error))
+    def _commit(self, waiting: list[_Waiting], *, is_last: bool) -> bool:
+        """Make a group durable; False where it took so long that another thread has its place."""
+        # in one: who replaces a writer, or looks whether one commits, sees all of it
+        with self._lock:
+            backlog = self._backlog if self._backlog and not self._backlog.is_empty else None
+            group, committer = _Group(waiting, is_last, time.monotonic()), self._committer
+            self._group = None if backlog else group
+        if backlog is not None:
+            _deliver(waiting, backlog.take([write for write, _ in waiting]))
+            return True
+        outcomes = committer.commit([write for write, _ in waiting])
+        with self._lock:
+            if group.given_up:
+                return False
+            self._group = None
+        _deliver(waiting, outcomes)
+        if len(outcomes) < len(waiting):
+            self._spool(waiting[len(outcomes) :], committer.failed_with)
+        return True
+
+    def _spool(self, waiting: list[_Waiting], why: str) -> None:
+        """Make durable what the database did not take; `why` in a word."""
+        if self._backlog is None:
+            _deliver(waiting, [not_durable(why)] * len(waiting))
             return
-        for (_, future), result in zip(group, results, strict=True):
-            if isinstance(result, RequestRefused):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        events.log(logging.WARNING, "spooling", kind=why, writes=len(waiting))
+        _deliver(waiting, self._backlog.take([write for write, _ in waiting]))
 
-    # ---- reading ----------------------------------------------------------------------------
+    # ---- the spool's keeper -----------------------------------------------------------------
 
-    def read(self, prediction_id: str) -> RowMapping | None:
-        """The row of a prediction; None where there is none. Raises LogUnavailable."""
-        query = select(predictions).where(predictions.c.prediction_id == prediction_id)
-        found = self._read(query)
-        return found[0] if found else None
+    def _keep(self) -> None:
+        """See that no commit hangs and that what is spooled is stored, until the log ends."""
+        assert self._backlog is not None and self._drainer is not None  # noqa: S101, PT018 - started only with them
+        every_s = min(_LOOKS_EVERY_S, self._commit_s / 8)
+        pause_s, backoff_s, adopt_at = every_s, _FIRST_WAIT_S, time.monotonic() + _ADOPTS_EVERY_S
+        while not self._ended.wait(pause_s):
+            commits = self._commits_still()
+            if not self._backlog.is_empty and not commits:
+                took = self._drainer.step()
+                pause_s, backoff_s = _next_pause(backoff_s, took=took)
+                self._backlog.look_for_room()
+                continue
+            pause_s, backoff_s = every_s, _FIRST_WAIT_S
+            if self._backlog.is_empty and time.monotonic() > adopt_at:
+                self._backlog.adopt()
+                self._backlog.look_for_room()
+                adopt_at = time.monotonic() + _ADOPTS_EVERY_S
 
-    def last_shown(self, row: Row, wanted: Callable[[str], bool]) -> str | None:
-        """The newest document that is wanted, of those this model sent a card for, of the patient's
-        same index in the same mode; None where there is none. Raises LogUnavailable.
+    def _commits_still(self) -> bool:
+        """Whether the writer commits at this moment. Where that takes too long another thread goes
+        on, and the group goes to the spool.
 
-        Left out are the row's own call, which may be asking again because its answer was lost, and
-        answers that did not reach their caller. `wanted`: a row does not say of what its card was:
-        of a risk, or of an alarm alone.
+        Once something is spooled no commit begins, so one that was under way when a file was taken
+        over is waited for before a batch is stored, which may hang over the same server.
         """
-        same = (
-            "organisation", "service", "patient_pseudonym", "index_time", "package_checksum",
-            "state", "mode",
-        )  # fmt: skip
-        query = (
-            select(predictions.c.document)
-            .where(*(predictions.c[name] == row[name] for name in same))
-            .where(predictions.c.status == "scored", predictions.c.returned == "card")
-            .where(predictions.c.hook_instance != row["hook_instance"])
-            .where(~exists().where(undelivered.c.prediction_id == predictions.c.prediction_id))
-            .order_by(predictions.c.computed_at.desc())
-        )
-        try:
-            with self.engine.connect().execution_options(yield_per=_FEW) as connection:
-                return next(filter(wanted, connection.execute(query).scalars()), None)
-        except SQLAlchemyError as error:
-            raise unreadable(error) from None
-
-    def features_since(self, model_id: str, version: str, since: datetime) -> list[RowMapping]:
-        """Features and documents of what a version scored from a time on, oldest first.
-
-        One row a call: of several attempts the last, so that asking often does not count often.
-        """
-        c = predictions.c
-        query = (
-            select(
-                c.features,
-                c.document,
-                c.patient_pseudonym,
-                func.coalesce(c.attempt_of, c.prediction_id).label("call"),
-            )
-            .where(c.model_id == model_id, c.as_of >= since)
-            .where(c.model_version == version, c.status == "scored")
-            .order_by(c.as_of, c.attempt)
-        )
-        return list({row["call"]: row for row in self._read(query)}.values())
-
-    def ping(self) -> None:
-        """Raise LogUnavailable where the database does not answer."""
-        self._read(select(predictions.c.prediction_id).limit(1))
-
-    def _read(self, query: Select[Any]) -> list[RowMapping]:
-        try:
-            with self.engine.connect() as connection:
-                return list(connection.execute(query).mappings().all())
-        except SQLAlchemyError as error:
-            raise unreadable(error) from None
+        with self._lock:
+            group = self._group
+            if group is None:
+                return False
+            if time.monotonic() - group.began < self._commit_s:
+                return True
+            group.given_up, self._group = True, None
+            hung, self._committer = self._committer, Committer(self.engine, self._vault)
+            thread = self._writer(group)
+            thread.start()
+            self._thread = thread
+        hung.give_up()
+        return False
 
 
-def unreadable(error: SQLAlchemyError) -> LogUnavailable:
-    """The error without the statement, which holds ids."""
-    return LogUnavailable(f"the prediction log cannot be read ({type(error).__name__})")
+def _next_pause(backoff_s: float, *, took: bool) -> tuple[float, float]:
+    """How long to wait before the next batch, and after the next failure."""
+    return (0.0, _FIRST_WAIT_S) if took else (backoff_s, min(_LONGEST_WAIT_S, 2 * backoff_s))
 
 
-def _not_durable(error: Exception) -> NotDurable:
-    """The error without the statement's parameters, which hold the row."""
-    return NotDurable(f"the prediction log did not commit ({type(error).__name__})")
-
-
-# ---- the same call again --------------------------------------------------------------------
-
-
-def _insert_claimed(connection: Connection, row: Row, claim: Claim) -> Stored | RequestRefused:
-    refused = refused_claim(connection, claim)
-    return _insert(connection, row) if refused is None else refused
-
-
-def _insert(connection: Connection, row: Row) -> Stored | AlreadyUsed:
-    """The row, stored; or what the log already holds for the same call."""
-    if _inserted(connection, row):
-        return _stored(row)
-    for _ in range(MOST_ATTEMPTS):
-        before = _attempts(connection, row)
-        found = _found(before, row)
-        if found is not None:
-            return found
-        first, last = before[0], before[-1]
-        further = row | {
-            "attempt": last["attempt"] + 1,
-            "attempt_of": first["prediction_id"],
-        }
-        if _inserted(connection, further):
-            return _stored(further)
-        # another process took that attempt: look again
-    raise NotDurable("other processes kept answering the same call")
-
-
-def _inserted(connection: Connection, row: Row) -> bool:
-    return bool(connection.execute(_INSERT[connection.dialect.name], row).rowcount)
-
-
-def _attempts(connection: Connection, row: Row) -> Sequence[RowMapping]:
-    """Every answer there is to a call, the first one first."""
-    c = predictions.c
-    query = (
-        select(
-            c.prediction_id, c.attempt, c.content_digest, c.context_digest, c.response, c.status,
-            c.returned,
-        )
-        .where(*(c[name] == row[name] for name in _CALL))
-        .order_by(c.attempt)
-    )  # fmt: skip
-    return connection.execute(query).mappings().all()
-
-
-def _found(before: Sequence[RowMapping], row: Row) -> Stored | AlreadyUsed | None:
-    """The answer to the same call, or why there can be none; None where it has other data.
-
-    Of rows older than the context's digest it is not known what they asked about: only the same
-    content is the same call.
-    """
-    for earlier in before:
-        if earlier["content_digest"] == row["content_digest"]:
-            return _stored(earlier, replayed=True)
-    if any(earlier["context_digest"] != row["context_digest"] for earlier in before):
-        return AlreadyUsed("this hookInstance came before with another context", "hookInstance")
-    if len(before) >= MOST_ATTEMPTS:
-        return AlreadyUsed("this hookInstance came too often with other data", "hookInstance")
-    return None
-
-
-def _stored(row: Row | RowMapping, *, replayed: bool = False) -> Stored:
-    return Stored(
-        prediction_id=row["prediction_id"],
-        response=row["response"],
-        status=row["status"],
-        returned=row["returned"],
-        attempt=row.get("attempt", 0),
-        replayed=replayed,
-    )
+def _deliver(waiting: list[_Waiting], outcomes: list[Outcome]) -> None:
+    """Give each future what became of its write; of those beyond the outcomes nothing is known."""
+    for (_, future), outcome in zip(waiting, outcomes, strict=False):
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from alembic import command
@@ -12,9 +13,14 @@ from alembic.util import CommandError
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from cds_service.db.partitions import make_months
 from cds_service.errors import SetupError
 
 _SCRIPTS = Path(__file__).with_name("migrations")
+_AHEAD = (
+    "this software is older than the database: install the newer release it was upgraded by, or "
+    "restore a backup from before"
+)
 
 
 def _config(engine: Engine) -> Config:
@@ -27,6 +33,7 @@ def _config(engine: Engine) -> Config:
 def upgrade(engine: Engine, revision: str = "head") -> None:
     """Bring the database to this software's newest revision, making it where it is empty.
 
+    On PostgreSQL the partitions of the coming year are made too, also where nothing else is to do.
     Raises SetupError where it cannot be reached or written, or is newer than this software.
     """
     database = engine.url.database
@@ -35,10 +42,11 @@ def upgrade(engine: Engine, revision: str = "head") -> None:
             Path(database).parent.mkdir(parents=True, exist_ok=True)
             Path(database).touch(mode=0o600)  # the owner's alone; SQLite gives its WAL the same
         command.upgrade(_config(engine), revision)
+        make_months(engine, datetime.now(UTC).date())
     except OSError as error:
         raise SetupError(f"the database's folder cannot be made: {error.strerror}") from None
     except CommandError:
-        raise SetupError("the database is of a newer release than this software") from None
+        raise SetupError(f"the database is of a newer release; {_AHEAD}") from None
     except SQLAlchemyError as error:
         raise _unreachable(engine, error) from None
 
@@ -49,18 +57,24 @@ def downgrade(engine: Engine, revision: str) -> None:
 
 
 def check_revision(engine: Engine) -> None:
-    """Raise SetupError where the database is not there, or not at this software's revision."""
-    expected = ScriptDirectory.from_config(_config(engine)).get_current_head()
+    """Raise SetupError where the database is behind this software's revision, or ahead of it.
+
+    The message says what mends it.
+    """
+    scripts = ScriptDirectory.from_config(_config(engine))
+    expected = scripts.get_current_head()
     try:
         with engine.connect() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
     except SQLAlchemyError as error:
         raise _unreachable(engine, error) from None
-    if found != expected:
-        raise SetupError(
-            f"the database is at revision {found or 'none'}, this software needs {expected}: "
-            "run `varsel db upgrade`"
-        )
+    if found == expected:
+        return
+    known = {script.revision for script in scripts.walk_revisions()}
+    mend = "run `varsel db upgrade`" if found is None or found in known else _AHEAD
+    raise SetupError(
+        f"the database is at revision {found or 'none'}, this software needs {expected}: {mend}"
+    )
 
 
 def _unreachable(engine: Engine, error: SQLAlchemyError) -> SetupError:

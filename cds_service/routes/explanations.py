@@ -6,6 +6,7 @@ nothing is loaded from elsewhere.
 
 from __future__ import annotations
 
+import asyncio
 from uuid import UUID
 
 import anyio.to_thread
@@ -27,6 +28,7 @@ from cds_service.cards import (
     signed,
     why_not_eligible,
 )
+from cds_service.db.audit import AuditEntry
 from cds_service.errors import NotAllowedHere, UnknownService
 from cds_service.findings import Setting, specs_of, why_missing
 from cds_service.governance import retired_since
@@ -109,7 +111,14 @@ async def _read(service: Service, prediction_id: UUID) -> Prediction:
     row = await anyio.to_thread.run_sync(service.log.read, str(prediction_id))
     if row is None:
         raise UnknownService("no prediction of that id", field="prediction_id")
+    await asyncio.wrap_future(service.log.audit(_read_in_demo(row["organisation"], prediction_id)))
     return read_prediction(row, service.privacy)
+
+
+def _read_in_demo(organisation: str, prediction_id: UUID) -> AuditEntry:
+    """What is on record before anybody of the demo sees a prediction."""
+    subject, details = str(prediction_id), {"route": "/explanations"}
+    return AuditEntry(organisation, "demo", "demo", "read prediction", subject, details=details)
 
 
 def render_page(prediction: Prediction, package: Package | None, service: Service) -> str:

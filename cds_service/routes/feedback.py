@@ -18,7 +18,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from cds_service import docs
 from cds_service.auth.callers import Caller
-from cds_service.db.feedback import add_feedback, predictions_of
+from cds_service.db.feedback import AddFeedback, predictions_of
 from cds_service.errors import UnknownService
 from cds_service.feedback import LARGEST_BODY, Reported, decode_feedback, feedback_rows
 from cds_service.limits import read_body
@@ -44,7 +44,7 @@ async def keep_feedback(
         async with service.door.claiming(claim):
             reported = decode_feedback(body)
         rows = await _matched_rows(service, admitted.caller, service_id, reported)
-        kept = service.log.commit(partial(add_feedback, rows=rows, claim=claim))
+        kept = service.log.commit(AddFeedback(rows, claim))
         await asyncio.wrap_future(kept)
     events.log(
         logging.INFO,

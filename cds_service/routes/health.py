@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import anyio.to_thread
 from fastapi import APIRouter, Request, Response
 
 from cds_service import docs
+from cds_service.db.backlog import Backlogged
+from cds_service.db.partitions import warnings_of
+from cds_service.db.patients import warnings_of_restrictions
 from cds_service.errors import LogUnavailable, StatesUnknown
 from cds_service.governance import OFFERED
+from cds_service.service import Service
 from cds_service.web import service_of
 
 router = APIRouter(tags=["Operations"])
@@ -21,9 +27,11 @@ async def liveness() -> dict[str, str]:
 
 @router.get("/readyz", **docs.READINESS)
 async def readiness(request: Request) -> Response:
-    """Whether hooks can be answered: the log can be read and a model is served; else why not.
+    """Whether hooks can be answered: predictions can be made durable and a model is served; else
+    why not.
 
-    What keeps no hook from being answered is a warning.
+    What keeps no hook from being answered is a warning; `degraded` where predictions go to the
+    spool because the database is away.
     """
     service = service_of(request)
     reasons = [f"model {name} refused: {fault}" for name, fault in service.registry.refused.items()]
@@ -42,10 +50,41 @@ async def readiness(request: Request) -> Response:
         warnings += roster.warnings
         if not models:
             reasons.append("no model is served")
-    try:
-        await anyio.to_thread.run_sync(service.log.ping)
-    except LogUnavailable:
-        reasons.append("the prediction log does not answer")
-    body = {"status": "not-ready" if reasons else "ready", "models": models, "states": states}
+    away = await _what_is_away(service)
+    if away is None:
+        today = datetime.now(UTC).date()
+        engine, key = service.log.engine, service.privacy.pseudonym_key
+        warnings += await anyio.to_thread.run_sync(warnings_of, engine, today)
+        warnings += await anyio.to_thread.run_sync(warnings_of_restrictions, engine, key)
+    elif away.fault:
+        reasons.append(away.fault)
+    else:
+        warnings.append(_said(away))
+    standing = "not-ready" if reasons else "ready" if away is None else "degraded"
+    body = {"status": standing, "models": models, "states": states}
     told = {name: said for name, said in (("reasons", reasons), ("warnings", warnings)) if said}
     return docs.json_response({**body, **told}, 503 if reasons else 200)
+
+
+async def _what_is_away(service: Service) -> Backlogged | None:
+    """What waits in the spool, with what keeps more from being taken; None where the database
+    answers and nothing waits. Asks the database only where nothing waits.
+    """
+    backlog = service.log.backlogged()
+    if backlog is not None and (backlog.waiting or backlog.is_broken):
+        return backlog
+    with anyio.move_on_after(service.settings.commit_seconds):
+        try:
+            await anyio.to_thread.run_sync(service.log.ping, abandon_on_cancel=True)
+        except LogUnavailable:
+            pass
+        else:
+            return None
+    return backlog or Backlogged(0, 0.0, "the prediction log does not answer")
+
+
+def _said(away: Backlogged) -> str:
+    if not away.waiting:
+        return "the database does not answer; predictions go to the spool"
+    since = f"since {away.age_s:.0f} s"
+    return f"{away.waiting} writes wait in the spool for the database, the first {since}"

@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from datetime import tzinfo
+from functools import partial
 from typing import Annotated, NamedTuple
 
 import anyio.to_thread
@@ -33,10 +34,10 @@ from cds_service.auth.callers import Caller
 from cds_service.auth.door import Admitted
 from cds_service.cards import heads_to_show
 from cds_service.db.claims import Claim
-from cds_service.db.log import Stored
+from cds_service.db.store import Stored
 from cds_service.delivery import Answered
 from cds_service.epic import trigger_of, with_advice
-from cds_service.errors import BadRequest, PreconditionFailed, UnknownService
+from cds_service.errors import BadRequest, LogUnavailable, PreconditionFailed, UnknownService
 from cds_service.gather import Gathering, gather
 from cds_service.governance import OFFERED, Duty
 from cds_service.limits import read_body
@@ -57,6 +58,7 @@ from fhir_adapters.clock import parse_time
 from fhir_adapters.decode import Gathered
 from fhir_adapters.errors import UnreadableInput
 from fhir_adapters.facts import newest_time
+from fhir_adapters.reading.cpr import cpr_of
 from models.package import Package
 from models.prediction import Prediction
 
@@ -175,7 +177,7 @@ async def _assessed(
     if duty.shadow is not None and call.hook in duty.shadow.package.manifest.hooks:
         beside = Beside(duty.shadow, call, answer.question, answer.asked, data.fetched)
     if package.manifest.index.once and _brings_a_card(package, answer.assessment.prediction):
-        shown = await anyio.to_thread.run_sync(_shown_before, service, package, row)
+        shown = await _shown_before(service, package, row)
         if shown is not None:
             assessment = without_what_is_known(package, answer.assessment, shown, answer.question)
             row = log_row(assessment, answer.asked, service.privacy)
@@ -183,13 +185,27 @@ async def _assessed(
     return _Answered(answer.assessment.prediction, row, claim, beside, trigger)
 
 
-def _shown_before(service: Service, package: Package, row: dict[str, object]) -> str | None:
-    """The document of the newest card of a risk or ranking shown before a row; None for none."""
+async def _shown_before(service: Service, package: Package, row: dict[str, object]) -> str | None:
+    """The document of the newest card of a risk or ranking shown before a row; None for none.
+
+    None too, and an event, where the database does not say: to show a card twice is safer than to
+    show none.
+    """
 
     def showed(document: str) -> bool:
         return _brings_a_card(package, msgspec.json.decode(document, type=Prediction))
 
-    return service.log.last_shown(row, showed)
+    backlog = service.log.backlogged()
+    if backlog is None or not backlog.waiting:
+        look = partial(service.log.last_shown, row, showed)
+        with anyio.move_on_after(service.settings.commit_seconds / 2):
+            try:
+                return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+            except LogUnavailable:
+                pass
+    said = {"prediction_id": row["prediction_id"], "service": package.id}
+    events.log(logging.WARNING, "shown again", **said)
+    return None
 
 
 def _brings_a_card(package: Package, p: Prediction) -> bool:
@@ -234,7 +250,7 @@ def _answer(
     """
     settings, package, standing = service.settings, duty.package, duty.standing
     mode = "silent" if standing.state == "silent" else settings.mode
-    asked = _asked(service, caller, call)
+    asked = _asked(service, caller, call, cpr=cpr_of(data.gathered, call.patient_id))
     this_id = prediction_id(service.privacy, asked, duty, mode=mode)
     now = time.time()
     gathered = data.gathered
@@ -271,7 +287,7 @@ def _answer(
     return _Answer(assessment, question, asked)
 
 
-def _asked(service: Service, caller: Caller, call: HookCall) -> Asked:
+def _asked(service: Service, caller: Caller, call: HookCall, *, cpr: str | None) -> Asked:
     """Who asks about whom, and the digests by which the same call is known when it comes again."""
     organisation = caller.organisation.encode()
     return Asked(
@@ -286,6 +302,9 @@ def _asked(service: Service, caller: Caller, call: HookCall) -> Asked:
         encounter_id=call.encounter_id,
         user_id=call.user_id,
         unit=caller.unit,
+        cpr=cpr,
+        purpose=caller.policy.purpose,
+        legal_ground=caller.policy.legal_ground,
     )
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, NamedTuple
 
-from cds_service.training_run import train_package
+from cds_service.training.run import train_package
 from fhir_adapters.errors import UnreadableInput
 from models.errors import PackageRefused, TrainingRefused
 from tests.bench import outcomes_diabetes130, outcomes_hf299, outcomes_support2

@@ -26,7 +26,8 @@ from starlette.types import ASGIApp, Message
 from cds_service import assess, gather, server
 from cds_service.app import create_app
 from cds_service.db.claims import Claim
-from cds_service.db.log import PredictionLog, Stored
+from cds_service.db.log import PredictionLog
+from cds_service.db.store import Stored
 from cds_service.routes import hooks
 from cds_service.settings import Settings
 from tests.bench.records import Request

@@ -23,9 +23,8 @@ from cds_service.auth.callers import read_callers
 from cds_service.auth.door import Door
 from cds_service.auth.tokens import check_signature, take_apart
 from cds_service.db.log import PredictionLog, open_engine
-from cds_service.privacy import Privacy
-from cds_service.settings import Keys
 from tests.issuers import HOOK_PATH, SERVICE_URL, caller_table, claims, jwks, key_of, signed
+from tests.logged import PRIVACY
 
 LONGEST_MS = 0.5
 ROUNDS, CALLS = 40, 25
@@ -38,9 +37,8 @@ def opened_door(folder: Path) -> Door:
     (folder / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
     file = folder / "callers.toml"
     file.write_text(caller_table(jwks_file="keys.json"), encoding="utf-8")
-    log = PredictionLog(open_engine("sqlite://"))
-    privacy = Privacy(Keys(b"p" * 32, b"s" * 32))
-    return Door(read_callers(file), url=SERVICE_URL, log=log, privacy=privacy)
+    log = PredictionLog(open_engine("sqlite://"), PRIVACY)
+    return Door(read_callers(file), url=SERVICE_URL, log=log, privacy=PRIVACY)
 
 
 def request_with(authorization: str) -> Request:

@@ -11,7 +11,8 @@ from concurrent.futures import Future
 from typing import Any
 
 from cds_service import server
-from cds_service.db.log import PredictionLog, Stored
+from cds_service.db.log import PredictionLog
+from cds_service.db.store import Stored
 from cds_service.settings import read_settings
 
 

@@ -19,8 +19,8 @@ from cds_service.errors import OurFault, RequestRefused
 ROOT = Path(__file__).parents[2]
 URL = "/cds-services/readmission-30d"
 ISSUE_TYPES = {
-    "invalid", "login", "forbidden", "not-found", "timeout", "conflict", "required", "too-long",
-    "not-supported", "throttled", "exception", "transient", "processing",
+    "invalid", "login", "forbidden", "suppressed", "not-found", "deleted", "timeout", "conflict",
+    "required", "too-long", "not-supported", "throttled", "exception", "transient", "processing",
 }  # fmt: skip
 """The codes of http://hl7.org/fhir/issue-type that are used."""
 Changed = Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -101,6 +101,8 @@ PATHS = sorted(
         "/cds-services/%00", "/cds-services/%ff", "/cds-services/..%2f..", "/cds-services/a b",
         "/cds-services/" + "a" * 5000, "/cds-services?a=%zz&&=&b[",
         "/cds-services?" + "a=1&" * 2000,
+        "/api", "/api/v1/predictions/", "/api/v1/predictions?%ff", "/api/v1/predictions/x",
+        "/api/v1/audit?limit=%00", "/api/v1/models?a=1",
         "/explanations/", "/explanations/x", "/explanations/x.json", "/healthz/", "/healthz?%ff",
         "/static/", "/static/nothing", "/static/..%2fapp.py", "/openapi.json/", "/docs/x",
         URL, f"{URL}/", f"{URL}/feedback", f"{URL}/feedback/x", f"{URL}?x=%ff",

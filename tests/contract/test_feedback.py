@@ -25,6 +25,7 @@ from cds_service.feedback import LARGEST_BODY, MOST_ITEMS
 from cds_service.settings import Settings
 from models.registry import Registry
 from tests.issuers import HOOK_PATH, SERVICE_URL, caller_table, claims, jwks, key_of, signed
+from tests.outages import full_disk
 
 Change = Mapping[str, Any]
 Changed = Callable[[Change], dict[str, Any]]
@@ -380,10 +381,11 @@ def test_r29_feedback_on_no_service_is_not_found(client: TestClient, kept: Kept)
 def test_r29_feedback_that_cannot_be_stored_is_not_said_to_be_kept(
     report: Callable[..., Response], card: str, tmp_path: Path, kept: Kept
 ) -> None:
-    """503, and the same batch is kept once the database is back."""
+    """Neither database nor spool takes it: 503, and the same batch is kept once they are back."""
     with closing(sqlite3.connect(tmp_path / "varsel.db")) as connection:
         connection.execute("ALTER TABLE feedback RENAME TO gone")
-    answer = report(overridden(card))
+    with full_disk():
+        answer = report(overridden(card))
     assert (answer.status_code, answer.json()["resourceType"]) == (503, "OperationOutcome")
     with closing(sqlite3.connect(tmp_path / "varsel.db")) as connection:
         connection.execute("ALTER TABLE gone RENAME TO feedback")

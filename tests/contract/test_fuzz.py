@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cds_service.db.migrate import upgrade
 from cds_service.settings import Settings
 from models.registry import Registry
 from tests.decided import bring_live
+from tests.issuers import access_token, jwks, key_of, reader_table
 
 DOCUMENT = Path(__file__).parents[2] / "openapi" / "openapi.json"
 TOKEN = "a-token-of-the-fuzzer"  # noqa: S105 - known to this test alone
@@ -48,14 +50,19 @@ schema.app = service
 
 @pytest.fixture(scope="module", autouse=True)
 def _in_production(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A service in the production profile, with one caller and a database of its own."""
+    """A service in the production profile, with one caller, an issuer of readers' tokens and a
+    database of its own."""
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "callers.toml").write_text(CALLER, encoding="utf-8")
+    (folder / "keys.json").write_text(json.dumps(jwks(key_of("p256-1"))), encoding="utf-8")
+    readers = reader_table("test", jwks_file="keys.json", networks=...)
+    (folder / "readers.toml").write_text(readers, encoding="utf-8")
     key = base64.b64encode(bytes(32)).decode()
     production = Settings(
         profile="production",
         database_url=f"sqlite:///{folder / 'varsel.db'}",
         callers_file=folder / "callers.toml",
+        readers_file=folder / "readers.toml",
         pseudonym_key=key,
         seal_key=key,
         allow_synthetic_models=True,
@@ -69,7 +76,7 @@ def _in_production(registry: Registry, tmp_path_factory: pytest.TempPathFactory)
     asgi.shutdown_lifespans()
 
 
-@schema.parametrize()  # type: ignore[untyped-decorator]
+@schema.exclude(path_regex="^/api/").parametrize()  # type: ignore[untyped-decorator]
 @settings(
     max_examples=15,
     deadline=None,
@@ -114,4 +121,20 @@ def test_every_answer_to_feedback_is_documented(case: Any) -> None:
             schemathesis.checks.positive_data_acceptance,
             schemathesis.checks.negative_data_rejection,
         ],
+    )
+
+
+@schema.include(path_regex="^/api/").parametrize()  # type: ignore[untyped-decorator]
+@pytest.mark.parametrize("role", ["validator", "data-protection-officer"])
+@settings(
+    max_examples=10,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_answer_of_the_api_is_documented(case: Any, role: str) -> None:
+    """To readers in each role. A cursor and a time of the right form may still be none."""
+    case.call_and_validate(
+        headers=access_token(role),
+        excluded_checks=[schemathesis.checks.positive_data_acceptance],
     )

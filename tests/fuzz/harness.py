@@ -28,6 +28,7 @@ from cds_service.settings import Settings
 from fhir_adapters.codes import code_table
 from fhir_adapters.features.language import USABLE, FeatureSpec
 from tests.fuzz.mutations import MEANINGS, Mutant, changed, encode
+from tests.logged import WHOLE_ROWS
 from tests.matchers import check_response, refused_field
 
 LONGEST_S = 5.0
@@ -86,9 +87,7 @@ class Fuzzed:
             refused_field(answer)
             return
         check_response(answer)
-        row = self.database.execute(
-            "SELECT * FROM predictions ORDER BY rowid DESC LIMIT 1"
-        ).fetchone()
+        row = self.database.execute(f"{WHOLE_ROWS} ORDER BY p.rowid DESC LIMIT 1").fetchone()
         assert row["hook_instance"] == request["hookInstance"].lower(), "no row of this call"
         assert json.loads(row["response"]) == answer.json(), "the row holds another answer"
         assert row["reason"] != MODEL_FAILED, "the model failed"
@@ -99,7 +98,7 @@ class Fuzzed:
     def _trace(self, row: sqlite3.Row, request: Mapping[str, Any], service: str) -> None:
         """Every value of a feature leads to resources of the request, or to an answered query."""
         package = self.service.registry.find(service)
-        sealed = self.service.privacy.unseal(row["prediction_id"], row["sealed"])
+        sealed = self.service.privacy.unseal(row)
         there = Input(request.get("prefetch") or {})
         for value in json.loads(row["features"]):
             if value["value"] is None:

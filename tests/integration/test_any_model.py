@@ -33,6 +33,7 @@ from models.errors import PackageRefused, ServedOnly
 from models.package import load_package, write_checksums
 from models.registry import admit
 from tests.integration import outsider
+from tests.logged import WHOLE_ROWS
 
 ROOT = Path(__file__).parents[2]
 TREES, LOGISTIC, RANKING = "fifth-trees", "fifth-logistic", "fifth-ranking"
@@ -202,7 +203,7 @@ def test_the_call_is_in_the_log(client: TestClient, site: Site) -> None:
     with closing(sqlite3.connect(site[0].parent / "varsel.db")) as connection:
         connection.row_factory = sqlite3.Row
         (row,) = connection.execute(
-            "SELECT * FROM predictions WHERE prediction_id = ?", [prediction["prediction_id"]]
+            f"{WHOLE_ROWS} WHERE p.prediction_id = ?", [prediction["prediction_id"]]
         ).fetchall()
     assert row["package_checksum"] == load_package(site[0] / TREES).checksum
     assert row["status"] == "scored"
@@ -279,6 +280,17 @@ def test_the_terminal_ranks_as_the_card_does(site: Site, tmp_path: Path) -> None
     assert "speaks for: " in out
     (prediction,) = json.loads(done(site[1], *words, "--json"))
     assert [len(r["classes"]) for r in prediction["rankings"]] == [3]
+
+
+@pytest.mark.parametrize("name", [LOGISTIC, RANKING, TREES])
+def test_what_it_said_is_computed_again_from_the_log(
+    client: TestClient, site: Site, name: str
+) -> None:
+    """To the last bit, its card as text: whatever kind of model it is."""
+    patient = outsider.stay_patient(1) if name == RANKING else outsider.heart_patient(0)
+    said = ask(client, name, patient)
+    replayed = json.loads(done(site[1], "replay", said["prediction_id"], "--json"))
+    assert (replayed["equal"], replayed["differences"]) == (True, [])
 
 
 # ---- refused by name ------------------------------------------------------------------------

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import sqlite3
 import threading
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,30 @@ from cds_service.app import create_app
 from cds_service.db.log import open_engine
 from cds_service.db.migrate import upgrade
 from cds_service.errors import SealBroken
-from cds_service.privacy import Privacy
+from cds_service.identities.privacy import Privacy
 from cds_service.settings import Settings
 from models.package import Package
 from models.registry import Registry
+from tests.logged import rows_at, run_at
+from tests.outages import full_disk
 
 URL = "/cds-services/readmission-30d"
 Change = Mapping[str, Any]
 Changed = Callable[[Change], dict[str, Any]]
 Post = Callable[[Change], Response]
-Rows = Callable[[], list[sqlite3.Row]]
+Rows = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """Demo settings, on a database of each kind."""
+    return Settings(profile="demo", state_dir=tmp_path, database_url=database_url)
+
+
+@pytest.fixture
+def rows(database_url: str) -> Rows:
+    """Reads all rows of the prediction log of `client`, past the service."""
+    return lambda: rows_at(database_url)
 
 
 def test_a_row_holds_all_that_is_needed_to_answer_for_it(
@@ -60,7 +72,7 @@ def test_a_row_holds_all_that_is_needed_to_answer_for_it(
     assert row["response"] == answer.text
     for name in ("as_of", "index_time", "computed_at"):
         moment = datetime.fromisoformat(document[name]).replace(tzinfo=None)
-        assert datetime.fromisoformat(row[name]) == moment
+        assert row[name].replace(tzinfo=None) == moment
     timings = json.loads(row["timings"])
     assert set(timings) == {
         "request", "decode", "record", "features", "score", "cards", "total",
@@ -124,7 +136,7 @@ def test_the_references_are_sealed_to_their_prediction(
     privacy = client.app.state.service.privacy  # type: ignore[attr-defined]
     by_instance = {row["hook_instance"]: row for row in rows()}
     one, two = (by_instance[request["hookInstance"]] for request in requests)
-    opened = privacy.unseal(one["prediction_id"], one["sealed"])
+    opened = privacy.unseal(one)
     context = requests[0]["context"]
     assert opened["patient"] == context["patientId"]
     assert opened["encounter"] == context["encounterId"]
@@ -132,7 +144,7 @@ def test_the_references_are_sealed_to_their_prediction(
     assert opened["fhir_base"] == requests[0]["fhirServer"]
     assert opened["sources"]["haemoglobin"][0].startswith("Observation/")
     with pytest.raises(SealBroken):
-        privacy.unseal(one["prediction_id"], two["sealed"])
+        privacy.unseal({**dict(one), "sealed": two["sealed"]})
 
 
 def test_another_seal_key_is_our_fault_and_said_so(
@@ -144,6 +156,7 @@ def test_another_seal_key_is_our_fault_and_said_so(
     other = Settings(
         profile="demo",
         state_dir=settings.state_dir,
+        database_url=settings.database_url,
         pseudonym_key=base64.b64encode(b"p" * 32).decode(),
         seal_key=base64.b64encode(b"s" * 32).decode(),
     )
@@ -157,21 +170,22 @@ def test_another_seal_key_is_our_fault_and_said_so(
 
 
 def test_no_card_leaves_when_the_log_refuses(
-    client: TestClient, changed: Changed, tmp_path: Path, rows: Rows
+    client: TestClient, changed: Changed, database_url: str, rows: Rows
 ) -> None:
-    """503 and no card; once the log is back, the same call is answered."""
+    """Neither the database nor the spool takes it: 503 and no card; once the log is back, the same
+    call is answered."""
     request = changed({})
-    with closing(sqlite3.connect(tmp_path / "varsel.db")) as connection:
-        connection.execute("ALTER TABLE predictions RENAME TO gone")
-    answer = client.post(URL, json=request)
-    assert answer.status_code == 503
-    assert answer.json()["resourceType"] == "OperationOutcome"
-    assert "cards" not in answer.text
-    assert client.get("/readyz").status_code == 503
-    assert client.get("/readyz").json()["reasons"] == ["the prediction log does not answer"]
-    assert client.get(f"/explanations/{uuid.uuid4()}.json").status_code == 503
-    with closing(sqlite3.connect(tmp_path / "varsel.db")) as connection:
-        connection.execute("ALTER TABLE gone RENAME TO predictions")
+    run_at(database_url, "ALTER TABLE predictions RENAME TO gone")
+    try:
+        with full_disk():
+            answer = client.post(URL, json=request)
+            assert answer.status_code == 503
+            assert answer.json()["resourceType"] == "OperationOutcome"
+            assert "cards" not in answer.text
+            assert client.get("/readyz").status_code == 503
+            assert client.get(f"/explanations/{uuid.uuid4()}.json").status_code == 503
+    finally:
+        run_at(database_url, "ALTER TABLE gone RENAME TO predictions")
     assert client.post(URL, json=request).json()["cards"]
     assert client.get("/readyz").status_code == 200
     assert len(rows()) == 1

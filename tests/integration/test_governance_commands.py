@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine
 
 from cds_service.cli import governance as cli
 from cds_service.db import governance as sql
 from cds_service.db.governance import add_decisions, shown_by
 from cds_service.db.log import open_engine
-from cds_service.db.migrate import upgrade
-from cds_service.db.tables import predictions
 from cds_service.errors import BadRequest, SetupError
 from cds_service.governance import Decision, History, Version
 from cds_service.settings import Settings
@@ -27,23 +25,16 @@ from cds_service.watch import EVERY_S
 from models.package import write_checksums
 from models.registry import BUNDLED
 from tests.decided import DECIDED, ON_RECORD, bring_live, typed
+from tests.logged import a_row, store_all
 
 NAME = "readmission-30d"
 AT = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 @pytest.fixture
-def production(tmp_path: Path) -> Settings:
+def production(sqlite_url: str) -> Settings:
     """An installation with a migrated database in which nothing was decided yet."""
-    settings = Settings(
-        profile="production",
-        database_url=f"sqlite:///{tmp_path / 'varsel.db'}",
-        allow_synthetic_models=True,
-    )
-    engine = open_engine(settings.database)
-    upgrade(engine)
-    engine.dispose()
-    return settings
+    return Settings(profile="production", database_url=sqlite_url, allow_synthetic_models=True)
 
 
 def told(settings: Settings, *arguments: object) -> Any:
@@ -220,16 +211,10 @@ def test_doctor_says_the_states_and_what_is_wrong_with_them(production: Settings
 
 def prediction(number: int, **given: Any) -> dict[str, Any]:
     """A row of the log, a minute after the one before."""
-    made: dict[str, Any] = {
-        "prediction_id": str(uuid.UUID(int=number)), "organisation": "o", "unit": "ward-a",
-        "caller": "c", "service": NAME, "hook": "h", "hook_instance": str(number),
-        "content_digest": "d", "model_id": NAME, "model_version": "1.0.0",
-        "package_checksum": "x", "software_version": "1", "mode": "live", "language": "da",
-        "patient_pseudonym": "p", "as_of": AT + timedelta(minutes=number), "computed_at": AT,
-        "status": "scored", "returned": "card", "features": "[]", "document": "{}",
-        "response": "{}", "timings": "{}", "sealed": b"", "state": "live",
-    }  # fmt: skip
-    return made | given
+    of_a_ward = {"prediction_id": str(uuid.UUID(int=number)), "unit": "ward-a", "service": NAME}
+    at = {"as_of": AT + timedelta(minutes=number), "computed_at": AT}
+    of_a_model = {"model_id": NAME, "model_version": "1.0.0"}
+    return a_row(**{**of_a_ward, **at, **of_a_model, **given})
 
 
 @pytest.fixture
@@ -245,9 +230,7 @@ def answered(production: Settings) -> Settings:
         prediction(8, model_version="0.9.0"),
         prediction(9, model_id="another"),
     ]
-    with engine.begin() as connection:
-        connection.execute(insert(predictions), rows)
-    engine.dispose()
+    store_all(engine, rows)
     return production
 
 
@@ -290,13 +273,12 @@ def test_cards_shown_until_every_process_had_stopped_are_listed(
         engine = open_engine(answered.database)
         with engine.begin() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM model_states").scalar() == 2
-            connection.execute(insert(predictions), [prediction(10)])
-        engine.dispose()
+        store_all(engine, [prediction(10)])
 
     monkeypatch.setattr(time, "sleep", meanwhile)
     made = told(answered, "withdraw", NAME, "--who", "W", "--why", "w")
     assert str(uuid.UUID(int=10)) in [row["prediction_id"] for row in made["shown"]]
-    assert "stops after 10 s" in made["may_follow"]
+    assert "stops after VARSEL_STATES_SECONDS" in made["may_follow"]
     printed = typed(answered, "models", "withdraw", NAME, "--who", "W", "--why", "w").output
     assert made["may_follow"] in printed
 
@@ -313,7 +295,7 @@ def test_withdraw_is_not_refused_because_somebody_decided_of_another_model(
         if len(overtaken) < 2:
             overtaken.append(seen)
             other = Decision("another", "1", "x", "silent", "w", "w", AT)
-            add_decisions(engine, [other], after=seen)
+            add_decisions(engine, [other], after=seen, organisation="o")
         return seen
 
     monkeypatch.setattr(cli, "read_history", read_just_before)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,18 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 
 from cds_service.app import create_app
-from cds_service.db import log
-from cds_service.db.log import open_engine
-from cds_service.db.migrate import upgrade
+from cds_service.db import store
 from cds_service.errors import NotDurable
 from cds_service.routes import hooks
 from cds_service.settings import Settings
 from models.registry import Registry
+from tests.logged import rows_at
 
 URL = "/cds-services/readmission-30d"
 AS_OF = "dk.varsel.as-of"
 Change = Mapping[str, Any]
 Changed = Callable[[Change], dict[str, Any]]
-Rows = Callable[[], list[sqlite3.Row]]
+Rows = Callable[[], list[dict[str, Any]]]
 
 OTHER_DATA: dict[str, Change] = {
     "a result gone": {"prefetch/laboratory": None},
@@ -55,6 +53,18 @@ OTHER_CONTEXT: dict[str, Change] = {
     },
     "other data too": {"context/userId": "Practitioner/another", "prefetch/laboratory": None},
 }
+
+
+@pytest.fixture
+def settings(tmp_path: Path, database_url: str) -> Settings:
+    """Demo settings, on a database of each kind."""
+    return Settings(profile="demo", state_dir=tmp_path, database_url=database_url)
+
+
+@pytest.fixture
+def rows(database_url: str) -> Rows:
+    """Reads all rows of the prediction log of `client`, past the service."""
+    return lambda: rows_at(database_url)
 
 
 @pytest.fixture
@@ -110,11 +120,11 @@ def test_another_context_under_a_used_hook_instance_is_a_conflict(
     """409 names hookInstance and holds no card; the rows stand as they were."""
     shown = post(client, again({})).json()["cards"][0]["summary"]
     post(client, again({"prefetch/laboratory": None}))
-    before = [tuple(row) for row in rows()]
+    before = rows()
     answer = post(client, again(OTHER_CONTEXT[kind]))
     assert (answer.status_code, answer.json()["issue"][0]["expression"]) == (409, ["hookInstance"])
     assert shown not in answer.text
-    assert [tuple(row) for row in rows()] == before
+    assert rows() == before
 
 
 def test_each_attempt_has_its_own_page_and_cards(
@@ -176,7 +186,7 @@ def test_after_a_503_the_same_call_is_answered_once(
         raise NotDurable("broken")
 
     with monkeypatch.context() as broken:
-        broken.setattr(log, "_insert", fail)
+        broken.setattr(store, "_stored_or_found", fail)
         assert post(client, again({})).status_code == 503
     assert rows() == []
     assert post(client, again({})).json()["cards"]
@@ -233,28 +243,21 @@ def test_attempts_that_arrive_together_each_get_their_own_answer(
 
 WRITER = """
 import json, sys, uuid
-from datetime import UTC, datetime
 from cds_service.db.log import PredictionLog, open_engine
+from tests.logged import PRIVACY, a_row
 
 url, me, calls = sys.argv[1], sys.argv[2], int(sys.argv[3])
-now = datetime(2026, 11, 21, 12, tzinfo=UTC)
 said = []
-with PredictionLog(open_engine(url)) as log:
+with PredictionLog(open_engine(url), PRIVACY) as log:
     print("ready", flush=True)
     sys.stdin.readline()
     waiting = []
     for number in range(calls):
         for data in ("shared", me):
-            row = {
-                "prediction_id": str(uuid.uuid4()), "organisation": "o", "caller": me,
-                "service": "s", "hook": "h", "hook_instance": str(uuid.UUID(int=number)),
-                "content_digest": data, "context_digest": "c", "model_id": "m",
-                "model_version": "1", "package_checksum": "x", "software_version": "1",
-                "mode": "live", "language": "da", "patient_pseudonym": "p", "as_of": now,
-                "computed_at": now, "status": "scored", "returned": "card", "document": "{}",
-                "response": f"{me} {number} {data}", "timings": "{}", "sealed": b"",
-                "state": "live",
-            }
+            row = a_row(
+                caller=me, hook_instance=str(uuid.UUID(int=number)), content_digest=data,
+                response=f"{me} {number} {data}",
+            )
             waiting.append((number, data, log.store(row)))
     for number, data, future in waiting:
         stored = future.result(60)
@@ -263,19 +266,13 @@ print(json.dumps(said))
 """
 
 
-def test_processes_on_one_database_agree_on_every_call(tmp_path: Path) -> None:
+def test_processes_on_one_database_agree_on_every_call(database_url: str) -> None:
     """Three processes store the same calls at once, with data they share and data of their own:
     one row for what they share, which all of them got; one for each own, numbered without a gap."""
-    url = f"sqlite:///{tmp_path / 'log.db'}"
-    engine = open_engine(url)
-    upgrade(engine)
-    engine.dispose()
     names, calls = ["one", "two", "three"], 60
-    said = dict(zip(names, in_processes(url, names, calls), strict=True))
-    with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
-        rows = connection.execute(
-            "SELECT hook_instance, content_digest, response, attempt FROM predictions"
-        ).fetchall()
+    said = dict(zip(names, in_processes(database_url, names, calls), strict=True))
+    asked = ("hook_instance", "content_digest", "response", "attempt")
+    rows = [tuple(row[name] for name in asked) for row in rows_at(database_url)]
     assert len(rows) == calls * (1 + len(names))
     by_call = {(uuid.UUID(i).int, data): (response, n) for i, data, response, n in rows}
     assert Counter(n for *_, n in rows) == dict.fromkeys(range(1 + len(names)), calls)

@@ -59,7 +59,8 @@ def logged(folder: Path) -> list[tuple[str, str, str]]:
     """The rows of a server's prediction log: hookInstance, status and response."""
     with closing(sqlite3.connect(folder / "varsel.db")) as connection:
         return connection.execute(
-            "SELECT hook_instance, status, response FROM predictions"
+            "SELECT hook_instance, status, response FROM predictions JOIN prediction_payloads "
+            "USING (prediction_id)"
         ).fetchall()
 
 

@@ -290,7 +290,7 @@ def test_card_and_page_state_what_the_site_put_on_record(
     owner = "Overlæge <b>A.</b> [Berg](http://x) *"
     about = version_of(package)[:3]
     made = Record(*about, "p", "ce-marked", "deployer", owner, "w", datetime.now(UTC))
-    add_record(engine, made, after=history)
+    add_record(engine, made, after=history, organisation="o")
     engine.dispose()
     with in_state(settings, registry, "silent", "live") as client:
         (danish,) = cards(client, changed({}))

@@ -24,6 +24,7 @@ from cds_service.service import open_database
 from cds_service.settings import Settings
 from tests.bench.servers import PRODUCT, Server, running
 from tests.issuers import HOOK_PATH, SERVICE_URL, caller_table, claims, jwks, key_of, signed
+from tests.logged import PRIVACY
 
 Changed = Callable[[Mapping[str, Any]], dict[str, Any]]
 TOKENS = 6
@@ -96,7 +97,7 @@ def a_claim(
 @pytest.fixture
 def log(settings: Settings) -> PredictionLog:
     """A log that is not started."""
-    return PredictionLog(open_database(settings))
+    return PredictionLog(open_database(settings), PRIVACY)
 
 
 def test_a_claim_is_one_bodys(log: PredictionLog) -> None:

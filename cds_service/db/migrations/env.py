@@ -12,6 +12,11 @@ engine = context.config.attributes["engine"]
 with engine.connect() as connection:
     if engine.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN")  # Python's driver begins before rows, not before tables
+    if engine.dialect.name == "postgresql":
+        # one upgrade at a time, however many replicas begin one; copying a large log takes longer
+        # than a statement of the service may
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('varsel migrations'))")
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -48,6 +48,7 @@ def test_a_card_is_looked_up_by_the_key_alone(tmp_path: Path) -> None:
         dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True}
     )
     with engine.connect() as connection:
-        (step,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").fetchall()
+        steps = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}").fetchall()
     engine.dispose()
-    assert "prediction_id>? AND prediction_id<?" in step.detail
+    assert "prediction_id>? AND prediction_id<?" in steps[0].detail
+    assert [step.detail for step in steps if step.detail.startswith("SCAN")] == []

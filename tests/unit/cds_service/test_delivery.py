@@ -15,6 +15,7 @@ from cds_service.db.log import PredictionLog, open_engine
 from cds_service.db.migrate import upgrade
 from cds_service.delivery import Answered, Delivery
 from cds_service.errors import TooLate
+from tests.logged import PRIVACY
 
 NAME = "1204850000 Nancy Berggren"
 
@@ -41,7 +42,7 @@ def test_an_error_after_a_late_answer_is_told_without_its_text(
             await delivery.within(0.001, asyncio.create_task(_late()), cast("Request", None))
         await delivery.close()
 
-    with caplog.at_level(logging.DEBUG), PredictionLog(engine) as log:
+    with caplog.at_level(logging.DEBUG), PredictionLog(engine, PRIVACY) as log:
         asyncio.run(call(log))
     told = capfd.readouterr()
     assert "ValueError" in told.out + told.err

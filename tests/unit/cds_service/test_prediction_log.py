@@ -5,33 +5,17 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
 
-from cds_service.db.log import MOST_ATTEMPTS, PredictionLog, Stored, open_engine
-from cds_service.db.migrate import upgrade
-from cds_service.db.tables import undelivered
+from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.store import MOST_ATTEMPTS, Stored
+from cds_service.db.tables import prediction_payloads, undelivered, vault_entries, vault_keys
 from cds_service.errors import AlreadyUsed, LogUnavailable, NotDurable, SetupError
-
-NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-
-
-def row(**given: Any) -> dict[str, Any]:
-    """A row that the table takes, with the fields that matter given."""
-    made: dict[str, Any] = {
-        "prediction_id": str(uuid.uuid4()), "organisation": "o", "caller": "c", "service": "s",
-        "hook": "h", "hook_instance": str(uuid.uuid4()), "content_digest": "d",
-        "context_digest": "c",
-        "model_id": "m", "model_version": "1", "package_checksum": "x", "software_version": "1",
-        "mode": "live", "language": "da", "patient_pseudonym": "p", "as_of": NOW,
-        "computed_at": NOW, "status": "scored", "returned": "card", "features": "[]",
-        "document": "{}", "response": "{}", "timings": "{}", "sealed": b"", "state": "live",
-    }  # fmt: skip
-    return made | given
+from tests.logged import NOW, PRIVACY, a_row
 
 
 def stored(of: dict[str, Any], *, replayed: bool = False, attempt: int = 0) -> Stored:
@@ -41,10 +25,9 @@ def stored(of: dict[str, Any], *, replayed: bool = False, attempt: int = 0) -> S
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """A migrated database in a file."""
-    made = open_engine(f"sqlite:///{tmp_path / 'log.db'}")
-    upgrade(made)
+def engine(database_url: str) -> Iterator[Engine]:
+    """A migrated database of each kind."""
+    made = open_engine(database_url)
     yield made
     made.dispose()
 
@@ -59,8 +42,8 @@ def commits(engine: Engine) -> list[int]:
 
 def test_rows_that_wait_together_are_committed_together(engine: Engine, commits: list[int]) -> None:
     """A hundred rows, one commit."""
-    log = PredictionLog(engine)
-    waiting = [log.store(row()) for _ in range(100)]
+    log = PredictionLog(engine, PRIVACY)
+    waiting = [log.store(a_row()) for _ in range(100)]
     with log:
         assert [future.result(10).replayed for future in waiting] == [False] * 100
     assert len(commits) == 1
@@ -68,12 +51,12 @@ def test_rows_that_wait_together_are_committed_together(engine: Engine, commits:
 
 def test_a_row_that_fails_does_not_take_others_with_it(engine: Engine) -> None:
     """Each of a failed group is tried alone; the writer goes on."""
-    log = PredictionLog(engine)
-    first, last = row(), row()
+    log = PredictionLog(engine, PRIVACY)
+    first, last = a_row(), a_row()
     good, nameless, unwritable, also_good = (
         log.store(first),
-        log.store(row(service=None)),
-        log.store(row(reason="\ud800")),  # no text that UTF-8 can hold
+        log.store(a_row(service=None)),
+        log.store(a_row(reason="\ud800")),  # no text that UTF-8 can hold
         log.store(last),
     )
     with log:
@@ -83,13 +66,13 @@ def test_a_row_that_fails_does_not_take_others_with_it(engine: Engine) -> None:
             with pytest.raises(NotDurable) as refused:
                 future.result(10)
             assert "INSERT" not in str(refused.value)
-        assert not log.store(row()).result(10).replayed
+        assert not log.store(a_row()).result(10).replayed
 
 
 def test_a_call_that_was_given_up_leaves_no_row_and_the_writer_alive(engine: Engine) -> None:
     """A client that went away before its turn was shown nothing."""
-    log = PredictionLog(engine)
-    given_up, kept = row(), row()
+    log = PredictionLog(engine, PRIVACY)
+    given_up, kept = a_row(), a_row()
     future = log.store(given_up)
     assert future.cancel()
     waiting = log.store(kept)
@@ -97,16 +80,16 @@ def test_a_call_that_was_given_up_leaves_no_row_and_the_writer_alive(engine: Eng
         assert not waiting.result(10).replayed
         assert log.read(given_up["prediction_id"]) is None
         assert log.read(kept["prediction_id"]) is not None
-        assert not log.store(row()).result(10).replayed
+        assert not log.store(a_row()).result(10).replayed
 
 
 @pytest.mark.parametrize("together", [True, False])
 def test_the_same_call_again_finds_the_first_answer(engine: Engine, together: bool) -> None:
     """In the same commit or in a later one; another context is a conflict, not a second row."""
-    first = row(response="first")
+    first = a_row(response="first")
     same = first | {"response": "second", "returned": "shown-before"}
     other = first | {"content_digest": "other", "context_digest": "other"}
-    log = PredictionLog(engine)
+    log = PredictionLog(engine, PRIVACY)
     waiting: list[Future[Stored]] = []
     if together:
         waiting = [log.store(call) for call in (first, same, other)]
@@ -130,9 +113,9 @@ def another(first: dict[str, Any], **given: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("together", [True, False])
 def test_the_same_call_on_other_data_is_a_further_attempt(engine: Engine, together: bool) -> None:
     """Each with its own answer and linked to the first; each finds its own again."""
-    first = row(response="first")
+    first = a_row(response="first")
     calls = [first, another(first, response="second"), another(first, response="third")]
-    log = PredictionLog(engine)
+    log = PredictionLog(engine, PRIVACY)
     if together:
         waiting = [log.store(call) for call in (*calls, *calls)]
     with log:
@@ -156,8 +139,8 @@ def _settled(future: Future[Stored]) -> Future[Stored]:
 
 def test_a_call_with_too_many_attempts_is_refused(engine: Engine) -> None:
     """Nobody fills the log under one hookInstance; what stands there is still found."""
-    first = row()
-    with PredictionLog(engine) as log:
+    first = a_row()
+    with PredictionLog(engine, PRIVACY) as log:
         log.store(first).result(10)
         for _ in range(MOST_ATTEMPTS - 1):
             log.store(another(first)).result(10)
@@ -169,12 +152,41 @@ def test_a_call_with_too_many_attempts_is_refused(engine: Engine) -> None:
 
 def test_a_call_older_than_the_digest_of_contexts_is_known_by_its_content(engine: Engine) -> None:
     """What it asked about is not known apart, so other content is refused, as it was then."""
-    old = row(context_digest="")
-    with PredictionLog(engine) as log:
+    old = a_row(context_digest="")
+    with PredictionLog(engine, PRIVACY) as log:
         log.store(old).result(10)
         assert log.store(old | {"context_digest": "c"}).result(10).replayed
         with pytest.raises(AlreadyUsed):
             log.store(another(old, context_digest="c")).result(10)
+
+
+def test_a_call_that_is_not_stored_makes_no_key_for_its_patient(engine: Engine) -> None:
+    """The patient was erased since: the refused call does not bring their pseudonyms back. Another
+    call about them is stored, under a new key, also beside refused ones in one commit."""
+    first, others = a_row(cpr_pseudonym="c"), [a_row(cpr_pseudonym="c") for _ in range(2)]
+
+    def keys() -> int:
+        with engine.connect() as connection:
+            return len(connection.execute(vault_keys.select()).all())
+
+    with PredictionLog(engine, PRIVACY) as log:
+        log.store(first).result(10)
+    with engine.begin() as connection:
+        for table in (prediction_payloads, vault_entries, vault_keys):
+            connection.execute(table.delete())
+    with PredictionLog(engine, PRIVACY) as log:
+        with pytest.raises(AlreadyUsed, match="erased"):
+            log.store(first).result(10)
+        assert keys() == 0
+    log = PredictionLog(engine, PRIVACY)
+    waiting = [log.store(call) for call in (first, others[0], first, others[1], first)]
+    with log:
+        assert [type(one.exception(10)) for one in waiting[::2]] == [AlreadyUsed] * 3
+        for call in others:
+            found = log.read(call["prediction_id"])
+            assert found is not None
+            assert PRIVACY.unseal(found) == {}
+    assert keys() == 1
 
 
 CALL = ("organisation", "service", "hook", "hook_instance", "package_checksum", "state", "mode")
@@ -183,9 +195,9 @@ CALL = ("organisation", "service", "hook", "hook_instance", "package_checksum", 
 @pytest.mark.parametrize("column", CALL)
 def test_a_call_is_another_when_one_of_its_names_differs(engine: Engine, column: str) -> None:
     """Organisation, service, hook, hookInstance; and the version, state and mode that answered."""
-    first = row()
+    first = a_row()
     second = first | {column: "another", "prediction_id": str(uuid.uuid4())}
-    with PredictionLog(engine) as log:
+    with PredictionLog(engine, PRIVACY) as log:
         for call in (first, second):
             assert not log.store(call).result(10).replayed
 
@@ -194,15 +206,15 @@ def test_the_newest_card_that_showed_a_risk_is_found(engine: Engine) -> None:
     """Of the same patient's same assessment in the same mode; rows with alarms alone are passed."""
     at = {"index_time": NOW}
     rows = [
-        row(**at, document="older risk", computed_at=NOW.replace(hour=1)),
-        row(**at, document="risk", computed_at=NOW.replace(hour=2)),
-        row(**at, document="alarm", computed_at=NOW.replace(hour=3)),
-        row(**at, document="silent risk", mode="silent"),
-        row(**at, document="risk below", returned="below-threshold"),
-        row(**at, document="risk of another", patient_pseudonym="another"),
+        a_row(**at, document="older risk", computed_at=NOW.replace(hour=1)),
+        a_row(**at, document="risk", computed_at=NOW.replace(hour=2)),
+        a_row(**at, document="alarm", computed_at=NOW.replace(hour=3)),
+        a_row(**at, document="silent risk", mode="silent"),
+        a_row(**at, document="risk below", returned="below-threshold"),
+        a_row(**at, document="risk of another", patient_pseudonym="another"),
     ]
-    asked = row(**at)
-    with PredictionLog(engine) as log:
+    asked = a_row(**at)
+    with PredictionLog(engine, PRIVACY) as log:
         assert log.last_shown(asked, lambda document: "risk" in document) is None
         for one in rows:
             log.store(one).result(10)
@@ -214,29 +226,29 @@ def test_the_newest_card_that_showed_a_risk_is_found(engine: Engine) -> None:
 
 def test_a_card_of_the_same_call_was_not_shown_before(engine: Engine) -> None:
     """Who asks again on other data may never have got the first answer: it is not held back."""
-    first = row(index_time=NOW, document="risk")
-    with PredictionLog(engine) as log:
+    first = a_row(index_time=NOW, document="risk")
+    with PredictionLog(engine, PRIVACY) as log:
         log.store(first).result(10)
         assert log.last_shown(another(first), lambda _: True) is None
-        assert log.last_shown(row(index_time=NOW), lambda _: True) == "risk"
+        assert log.last_shown(a_row(index_time=NOW), lambda _: True) == "risk"
 
 
 @pytest.mark.parametrize("how", ["disconnected", "late"])
 def test_an_answer_that_did_not_arrive_was_not_shown_before(engine: Engine, how: str) -> None:
     """A card nobody can have seen holds no later card back."""
-    first = row(index_time=NOW, document="risk")
+    first = a_row(index_time=NOW, document="risk")
     lost = {"id": "1", "prediction_id": first["prediction_id"], "how": how, "at": NOW}
-    with PredictionLog(engine) as log:
+    with PredictionLog(engine, PRIVACY) as log:
         log.store(first).result(10)
         with engine.begin() as connection:
             connection.execute(undelivered.insert(), lost)
-        assert log.last_shown(row(index_time=NOW), lambda _: True) is None
+        assert log.last_shown(a_row(index_time=NOW), lambda _: True) is None
 
 
 def test_what_waits_is_committed_before_the_end(engine: Engine) -> None:
     """Stopping loses nothing that was accepted."""
-    log = PredictionLog(engine).start()
-    rows = [row() for _ in range(50)]
+    log = PredictionLog(engine, PRIVACY).start()
+    rows = [a_row() for _ in range(50)]
     waiting = [log.store(one) for one in rows]
     log.stop()
     assert all(future.done() for future in waiting)
@@ -246,7 +258,7 @@ def test_what_waits_is_committed_before_the_end(engine: Engine) -> None:
 def test_logged_features_of_a_model_since_a_time(engine: Engine) -> None:
     """Scored predictions of that model alone, oldest first."""
     later = NOW.replace(year=2027)
-    with PredictionLog(engine) as log:
+    with PredictionLog(engine, PRIVACY) as log:
         for given in (
             {"as_of": later, "features": "later"},
             {"features": "now"},
@@ -255,15 +267,15 @@ def test_logged_features_of_a_model_since_a_time(engine: Engine) -> None:
             {"model_version": "2"},
             {"as_of": NOW.replace(year=2025)},
         ):
-            log.store(row(**given)).result(10)
+            log.store(a_row(**given)).result(10)
         assert [r["features"] for r in log.features_since("m", "1", NOW)] == ["now", "later"]
 
 
 def test_a_call_answered_twice_counts_once_in_the_features(engine: Engine) -> None:
     """The last attempt, which saw the most: asking often is no drift."""
-    first = row(features="first")
-    with PredictionLog(engine) as log:
-        for call in (first, another(first, features="second"), row(features="another call")):
+    first = a_row(features="first")
+    with PredictionLog(engine, PRIVACY) as log:
+        for call in (first, another(first, features="second"), a_row(features="another call")):
             log.store(call).result(10)
         found = [r["features"] for r in log.features_since("m", "1", NOW)]
     assert sorted(found) == ["another call", "second"]
@@ -272,14 +284,14 @@ def test_a_call_answered_twice_counts_once_in_the_features(engine: Engine) -> No
 def test_a_log_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     """Without the statement, which would hold ids."""
     engine = open_engine(f"sqlite:///{tmp_path / 'empty.db'}")
-    log = PredictionLog(engine)
+    log = PredictionLog(engine, PRIVACY)
     with pytest.raises(LogUnavailable, match="cannot be read"):
         log.ping()
     with pytest.raises(LogUnavailable, match="cannot be read") as refused:
         log.read("secret-id")
     assert "secret-id" not in str(refused.value)
     with pytest.raises(LogUnavailable, match="cannot be read") as refused:
-        log.last_shown(row(index_time=NOW, patient_pseudonym="secret-id"), lambda _: True)
+        log.last_shown(a_row(index_time=NOW, patient_pseudonym="secret-id"), lambda _: True)
     assert "secret-id" not in str(refused.value)
     engine.dispose()
 

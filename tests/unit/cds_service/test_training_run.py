@@ -26,18 +26,18 @@ from cds_service.cards import say_uncertainty, shown_interval
 from cds_service.cli import app
 from cds_service.errors import SetupError
 from cds_service.findings import Setting
-from cds_service.model_card import model_card
 from cds_service.settings import Settings
 from cds_service.terminal import terminal_card
-from cds_service.training_examples import bundle_of, write_examples
-from cds_service.training_figures import (
+from cds_service.training.card import model_card
+from cds_service.training.examples import bundle_of, write_examples
+from cds_service.training.figures import (
     auroc_difference,
     groups_unknown,
     log_loss,
     subgroups,
     uncalibrated,
 )
-from cds_service.training_run import train_package
+from cds_service.training.run import train_package
 from fhir_adapters.bulk import index_bulk_data
 from fhir_adapters.clock import COPENHAGEN
 from models.cohort import Cohort, build_cohort

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -60,9 +61,11 @@ def test_the_second_of_two_who_decide_at_once_is_told_to_look_again(
     """Both saw the same history; one of them did not see what the other made of it."""
     seen = read_history(engine)
     decision = Decision(*version_of(package)[:3], "paused", "one", "why", NOW)
-    add_decisions(engine, [decision], after=seen)
+    add_decisions(engine, [decision], after=seen, organisation="o")
     with pytest.raises(SetupError, match="at the same time"):
-        add_decisions(engine, [decision._replace(state="retired", who="two")], after=seen)
+        add_decisions(
+            engine, [decision._replace(state="retired", who="two")], after=seen, organisation="o"
+        )
     assert [d.who for d in read_history(engine).decisions] == ["one"]
 
 
@@ -79,7 +82,8 @@ def test_a_process_that_cannot_see_what_was_decided_answers_no_longer(
 
     with monkeypatch.context() as broken:
         broken.setattr(watch, "newest", unreadable)
-        broken.setattr(watch, "STALE_AFTER_S", 0.5)
+        running: Any = client.app
+        broken.setattr(running.state.service.watch, "_stale_after_s", 0.5)
         assert within(5, lambda: client.post(URL, json=changed({})).status_code == 503)
         before = len(rows())
         answer = client.post(URL, json=changed({}))

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 
 from cds_service import __version__
-from cds_service.model_card import model_card
-from cds_service.training_examples import write_examples
-from cds_service.training_figures import (
+from cds_service.training.card import model_card
+from cds_service.training.examples import write_examples
+from cds_service.training.figures import (
     CARD_SEED,
     auroc_difference,
     figures,
