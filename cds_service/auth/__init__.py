@@ -1,5 +1,8 @@
-"""Who is calling: the file of callers, their keys, their tokens, and the door that lets them in.
+"""Who is let in: callers of hooks, and readers of the governance API.
 
-`callers` reads the file, `keysets` fetches and keeps issuers' keys, `tokens` checks one JWT, `door`
-is what the routes ask. Used tokens are kept by `cds_service/db/claims.py`.
+    callers, readers   their files; `files` how one is read, `addresses` where keys may come from
+    keysets, tokens    issuers' keys, and the check of one token
+    door, reader_door  what the routes ask; `roles` says which role reads what
+
+Used tokens of callers are kept by `cds_service/db/claims.py`.
 """

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -28,11 +26,12 @@ from cds_service.auth.addresses import (
     key_address_fault,
     network_fault,
 )
+from cds_service.auth.files import Listed
 from cds_service.auth.keysets import Keys, KeysUnusable, parse_keys
-from cds_service.errors import SetupError
 from cds_service.identities.ground import LEGAL_GROUND
 from fhir_adapters.client.guard import parse_base, same_base
 
+_FILE = Listed("VARSEL_CALLERS_FILE", table="caller", name="name")
 SHORTEST_DEADLINE_MS, LONGEST_DEADLINE_MS = 100, 60_000
 
 # as long as the columns of the log that hold them
@@ -130,14 +129,14 @@ class Callers:
 
 def read_callers(path: Path) -> Callers:
     """The callers a file lists; SetupError names the caller and the field at fault."""
-    listed = tuple(_decode(path).caller)
+    listed = tuple(_FILE.read(path, _File).caller)
     for caller in listed:
         _check(caller)
     for what in ("name", "token_sha256"):
         seen = Counter(getattr(caller, what) for caller in listed)
         del seen[""]
         if seen and max(seen.values()) > 1:
-            raise _fault(f"two callers of one {what}")
+            raise _FILE.fault(f"two callers of one {what}")
     for one, other in combinations(listed, 2):
         _check_told_apart(one, other)
     pinned = {
@@ -159,35 +158,10 @@ def check_no_loopback(callers: Callers) -> None:
         for name, networks in listed.items():
             for network in networks:
                 if holds_loopback(network):
-                    raise _fault(
+                    raise _FILE.fault(
                         f"{caller.name}: {name}: {network} holds loopback addresses "
                         "(for a trial on one machine: VARSEL_ALLOW_LOOPBACK=true)"
                     )
-
-
-def _fault(said: str) -> SetupError:
-    return SetupError(f"VARSEL_CALLERS_FILE: {said}")
-
-
-def _decode(path: Path) -> _File:
-    read: dict[str, Any] = {}
-    try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(read, _File)
-    except OSError as error:
-        raise _fault(str(error.strerror)) from None
-    except msgspec.ValidationError as error:
-        raise _fault(f"{_named(read, str(error))}{error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _fault(str(error)) from None
-
-
-def _named(read: Mapping[str, Any], said: str) -> str:
-    """The name of the caller a decoding error is about, as far as it has one."""
-    place = re.search(r"\$\.caller\[(\d+)\]", said)
-    table = read["caller"][int(place.group(1))] if place else {}
-    name = table.get("name") if isinstance(table, dict) else None
-    return f"{name}: " if isinstance(name, str) else ""
 
 
 def _check(caller: Caller) -> None:
@@ -195,24 +169,24 @@ def _check(caller: Caller) -> None:
     that nothing may be sent to.
     """
     if not (caller.token_sha256 or caller.jwt):
-        raise _fault(f"{caller.name}: token_sha256 is missing, or a jwt table")
+        raise _FILE.fault(f"{caller.name}: token_sha256 is missing, or a jwt table")
     if caller.token_sha256 and caller.jwt:
-        raise _fault(f"{caller.name}: token_sha256 and jwt: one of the two")
+        raise _FILE.fault(f"{caller.name}: token_sha256 and jwt: one of the two")
     if caller.jwt is not None:
         _check_trust(caller.name, caller.jwt)
     for base in caller.fhir:
         _check_base(base.base, f"{caller.name}: fhir.base")
         _check_networks(base.networks, f"{caller.name}: fhir.networks")
     if any(same_base(a.base, b.base) for a, b in combinations(caller.fhir, 2)):
-        raise _fault(f"{caller.name}: fhir.base: the same twice")
+        raise _FILE.fault(f"{caller.name}: fhir.base: the same twice")
     for service, keys in caller.prefetch_keys.items():
         if len(set(keys.values())) < len(keys):
-            raise _fault(f"{caller.name}: prefetch_keys.{service}: two keys for one query")
+            raise _FILE.fault(f"{caller.name}: prefetch_keys.{service}: two keys for one query")
 
 
 def _check_trust(name: str, trust: JwtTrust) -> None:
     if trust.jku is None and trust.jwks_file is None:
-        raise _fault(f"{name}: jwt: jku or jwks_file is missing")
+        raise _FILE.fault(f"{name}: jwt: jku or jwks_file is missing")
     if trust.jku is not None:
         _check_jku(trust.jku, f"{name}: jwt.jku")
     _check_networks(trust.networks, f"{name}: jwt.networks")
@@ -221,22 +195,22 @@ def _check_trust(name: str, trust: JwtTrust) -> None:
 def _check_networks(networks: tuple[str, ...], where: str) -> None:
     for network in networks:
         if fault := network_fault(network):
-            raise _fault(f"{where}: {fault}")
+            raise _FILE.fault(f"{where}: {fault}")
 
 
 def _check_base(url: str, where: str) -> None:
     """Raise SetupError unless a FHIR server's token may travel there."""
     base = parse_base(url)
     if base is None:
-        raise _fault(f"{where}: not a plain https URL")
+        raise _FILE.fault(f"{where}: not a plain https URL")
     if base.scheme == "http" and not is_loopback(base.host):
-        raise _fault(f"{where}: must be https")
+        raise _FILE.fault(f"{where}: must be https")
 
 
 def _check_jku(url: str, where: str) -> None:
     """Raise SetupError unless keys may travel from there."""
     if fault := key_address_fault(url):
-        raise _fault(f"{where}: {fault}")
+        raise _FILE.fault(f"{where}: {fault}")
 
 
 def _check_told_apart(one: Caller, other: Caller) -> None:
@@ -248,7 +222,7 @@ def _check_told_apart(one: Caller, other: Caller) -> None:
         (one.jwt.tenant, other.jwt.tenant),
     ]
     if not any(a and b and a != b for a, b in told_apart):
-        raise _fault(
+        raise _FILE.fault(
             f"{one.name} and {other.name} share a jwt.issuer: jwt.subject or jwt.tenant must tell "
             "them apart"
         )
@@ -260,6 +234,6 @@ def _read_keys(caller: Caller, folder: Path) -> Keys:
     try:
         return parse_keys((folder / str(caller.jwt.jwks_file)).read_bytes())
     except OSError as error:
-        raise _fault(f"{where}: {error.strerror}") from None
+        raise _FILE.fault(f"{where}: {error.strerror}") from None
     except KeysUnusable as error:
-        raise _fault(f"{where}: {error}") from None
+        raise _FILE.fault(f"{where}: {error}") from None

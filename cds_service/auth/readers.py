@@ -8,21 +8,21 @@ it. Keys in files are read here, at the start; others are fetched by `keysets`. 
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from cds_service.auth.addresses import holds_loopback, key_address_fault, network_fault
 from cds_service.auth.callers import Algorithm, Name, Text
+from cds_service.auth.files import Listed
 from cds_service.auth.keysets import Keys, KeysUnusable, parse_keys
 from cds_service.auth.roles import ROLES, Role
-from cds_service.errors import SetupError
+
+_FILE = Listed("VARSEL_READERS_FILE", table="issuer", name="issuer")
 
 
 class Issuer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -85,12 +85,14 @@ def demo_reader(organisation: str) -> Reader:
 
 def read_readers(path: Path) -> Readers:
     """The issuers a file lists; SetupError names the issuer and the field at fault."""
-    issuers = tuple(_decode(path).issuer)
+    issuers = tuple(_FILE.read(path, _File).issuer)
     for issuer in issuers:
         _check(issuer)
     twice = Counter((issuer.issuer, issuer.audience) for issuer in issuers)
     if max(twice.values()) > 1:
-        raise _fault("an issuer twice with one audience: its tokens would be of two organisations")
+        raise _FILE.fault(
+            "an issuer twice with one audience: its tokens would be of two organisations"
+        )
     pinned = {i.name: _read_keys(i, path.parent) for i in issuers if i.jwks_file is not None}
     return Readers(issuers, pinned=pinned)
 
@@ -100,48 +102,23 @@ def check_readers_no_loopback(readers: Readers) -> None:
     for issuer in readers.issuers:
         for network in issuer.networks:
             if holds_loopback(network):
-                raise _fault(
+                raise _FILE.fault(
                     f"{issuer.name}: networks: {network} holds loopback addresses "
                     "(for a trial on one machine: VARSEL_ALLOW_LOOPBACK=true)"
                 )
-
-
-def _fault(said: str) -> SetupError:
-    return SetupError(f"VARSEL_READERS_FILE: {said}")
-
-
-def _decode(path: Path) -> _File:
-    read: dict[str, Any] = {}
-    try:
-        read = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(read, _File)
-    except OSError as error:
-        raise _fault(str(error.strerror)) from None
-    except msgspec.ValidationError as error:
-        raise _fault(f"{_named(read, str(error))}{error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise _fault(str(error)) from None
-
-
-def _named(read: Mapping[str, Any], said: str) -> str:
-    """The issuer a decoding error is about, as far as it has one."""
-    place = re.search(r"\$\.issuer\[(\d+)\]", said)
-    table = read["issuer"][int(place.group(1))] if place else {}
-    name = table.get("issuer") if isinstance(table, dict) else None
-    return f"{name}: " if isinstance(name, str) else ""
 
 
 def _check(issuer: Issuer) -> None:
     """Raise SetupError where keys come from nowhere, from two places, or from where none may."""
     sources = [issuer.discovery, issuer.jku is not None, issuer.jwks_file is not None]
     if sum(sources) != 1:
-        raise _fault(f"{issuer.name}: discovery, jku or jwks_file: one of the three")
+        raise _FILE.fault(f"{issuer.name}: discovery, jku or jwks_file: one of the three")
     for what, url in (("issuer", issuer.issuer if issuer.discovery else None), ("jku", issuer.jku)):
         if url is not None and (fault := key_address_fault(url)):
-            raise _fault(f"{issuer.name}: {what}: {fault}")
+            raise _FILE.fault(f"{issuer.name}: {what}: {fault}")
     for network in issuer.networks:
         if fault := network_fault(network):
-            raise _fault(f"{issuer.name}: networks: {fault}")
+            raise _FILE.fault(f"{issuer.name}: networks: {fault}")
 
 
 def _read_keys(issuer: Issuer, folder: Path) -> Keys:
@@ -149,6 +126,6 @@ def _read_keys(issuer: Issuer, folder: Path) -> Keys:
     try:
         return parse_keys((folder / str(issuer.jwks_file)).read_bytes())
     except OSError as error:
-        raise _fault(f"{where}: {error.strerror}") from None
+        raise _FILE.fault(f"{where}: {error.strerror}") from None
     except KeysUnusable as error:
-        raise _fault(f"{where}: {error}") from None
+        raise _FILE.fault(f"{where}: {error}") from None

@@ -424,7 +424,6 @@ def test_a_synthetic_copy_leaves_with_its_report(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every file is called so, every row says so; no code of a patient, and on record first."""
-    pytest.importorskip("pyvinecopulib")
     monkeypatch.setattr("validation.synthetic_copy.TREES", 1)
     log_cohort(settings, 220)
     out = tmp_path / "out"
@@ -446,7 +445,6 @@ def test_a_copy_that_copies_does_not_leave(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The report says why; there are no data."""
-    pytest.importorskip("sklearn")
 
     def copying(rows: pd.DataFrame, *_: object, size: int, **__: object) -> pd.DataFrame:
         return rows.head(size).reset_index(drop=True)

@@ -100,7 +100,6 @@ def test_the_report_knows_a_good_copy_from_a_shuffled_one(real: Halves) -> None:
 
 def test_a_copy_is_useful_and_nobodys(real: Halves) -> None:
     """Columns, gaps, decimals and what goes together are kept; the same seed, the same rows."""
-    pytest.importorskip("pyvinecopulib")
     from validation.synthetic_copy import synthetic_copy
 
     whose = codes(real.made_from)
@@ -117,7 +116,6 @@ def test_a_copy_is_useful_and_nobodys(real: Halves) -> None:
 
 def test_no_extreme_of_one_patient_is_in_a_copy(real: Halves) -> None:
     """The largest value of a copy is one that five patients share, or lies below."""
-    pytest.importorskip("pyvinecopulib")
     from validation.synthetic_copy import synthetic_copy
 
     rows = real.made_from.assign(nothing=np.nan, constant=2.0)
