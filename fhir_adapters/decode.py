@@ -22,6 +22,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from fhir_adapters import resources as r
+from fhir_adapters.at_once import KINDS, read_at_once
 from fhir_adapters.clock import OPEN, UNDATED, Seconds, parse_time
 from fhir_adapters.errors import TooManyResources, UnreadableInput, WrongFhirVersion
 from fhir_adapters.references import last_segments
@@ -139,7 +140,7 @@ def decode_bundle(raw: bytes) -> Gathered:
     raw = raw.removeprefix(codecs.BOM_UTF8)
     kind = kind_of(raw)
     if kind == "Bundle":
-        _add_bundle(gathered, _bundle(raw, "Bundle"), where="Bundle")
+        _add_bundle(gathered, raw, "Bundle", wanted=None)
     elif kind in r.READ:
         _add_resource(gathered, raw, where=kind)
     else:
@@ -226,11 +227,6 @@ def _join(where: str, path: str) -> str:
     return (where + path).lstrip(".").replace("[...]", "[*]")
 
 
-def _bundle(raw: bytes | memoryview, where: str) -> r.Bundle:
-    bundle: r.Bundle = read(_BUNDLE, raw, where)
-    return bundle
-
-
 def _add_fetched(
     gathered: Gathered, key: str, fetched: Fetched, expected: ExpectedQuery | None
 ) -> None:
@@ -257,11 +253,9 @@ def _add_value(
         if kind == "OperationOutcome":
             answer = _failed(gathered, where, raw)
         elif kind == "Bundle":
-            bundle = _bundle(raw, where)
-            before = len(gathered.troubles)
-            found = _add_bundle(gathered, bundle, where=where)
-            trouble = len(gathered.troubles) > before
-            answer = _answer_of(bundle, expected, found, gathered.patient_id, had_trouble=trouble)
+            wanted = expected.resource_type if expected else None
+            bundle, found = _add_bundle(gathered, raw, where, wanted=wanted)
+            answer = _answer_of(bundle, expected, found, patient_id=gathered.patient_id)
         else:
             answer = _single(gathered, raw, where, kind, expected)
     except (WrongFhirVersion, TooManyResources):
@@ -313,22 +307,27 @@ def _says_no_results(outcome: r.OperationOutcome) -> bool:
     return EPIC_NO_RESULTS in codes
 
 
+class _Found(NamedTuple):
+    """What the entries of a Bundle hold, as the answer to a query.
+
+    `hits`: those of the query itself that could be read, in their order; `number`: how many there
+    are, read or not; `fault`: what is wrong with the entries, if anything.
+    """
+
+    hits: list[Any]
+    number: int
+    fault: str | None
+
+
 def _answer_of(
-    bundle: r.Bundle,
-    expected: ExpectedQuery | None,
-    matches: list[Any],
-    patient_id: str | None,
-    *,
-    had_trouble: bool,
+    bundle: r.Bundle, expected: ExpectedQuery | None, found: _Found, *, patient_id: str | None
 ) -> QueryAnswer:
-    """How completely a Bundle answers its query; `matches`: its resources, in their order."""
-    count, fault = _hits(bundle.entry or (), expected, matches)
+    """How completely a Bundle answers its query."""
+    hits, count, fault = found
     said = said_by(bundle.link) if expected else NOTHING_SAID
     other = _another_search(said, expected, patient_id) if expected else None
     if other:
         return QueryAnswer("absent", OPEN, count, other)
-    if had_trouble and fault != WITH_OUTCOME:
-        fault = "an entry could not be read"
     if fault:
         return QueryAnswer("partial", OPEN, count, fault)
     more = any(link.relation == "next" for link in bundle.link or ())
@@ -338,7 +337,7 @@ def _answer_of(
     if not (more or short or full):
         return QueryAnswer("complete", UNDATED, count)
     newest_first = bool(expected and expected.newest_first)
-    covers_from = _covered_from(matches) if newest_first else OPEN
+    covers_from = _covered_from(hits) if newest_first else OPEN
     return QueryAnswer("partial", covers_from, count, ONE_PAGE)
 
 
@@ -353,19 +352,13 @@ def _another_search(said: Said, expected: ExpectedQuery, patient_id: str | None)
     return None
 
 
-def _hits(
-    entries: Sequence[r.Entry], expected: ExpectedQuery | None, read_hits: list[Any]
-) -> tuple[int, str | None]:
-    """How many entries are hits of the query, and what is wrong with the entries, if anything.
+def _count_hits(entries: Sequence[r.Entry], wanted: str | None) -> tuple[int, str | None]:
+    """How many entries are hits of a query for a type, and what is wrong with the entries, if
+    anything.
 
     What an entry is, is judged by its type, read or not. An OperationOutcome is none of the hits,
     whether or not it is marked as an outcome.
     """
-    wanted = expected.resource_type if expected else None
-    if len(read_hits) == len(entries) and (
-        wanted is None or all(type(hit).__name__ == wanted for hit in read_hits)
-    ):
-        return len(entries), None
     count, fault = 0, None
     for entry in entries:
         mode = entry.search.mode if entry.search else None
@@ -406,22 +399,22 @@ def _covered_from(resources: list[Any]) -> float:
     return known[-1] if in_order else OPEN
 
 
-_SORTED_BY: dict[type, tuple[str, ...]] = {
-    r.Observation: ("effective_date_time", "effective_instant", "effective_period"),
-    r.Encounter: ("period",),
-    r.Condition: ("recorded_date",),
-    r.Procedure: ("performed_date_time", "performed_period"),
-    r.MedicationRequest: ("authored_on",),
-    r.MedicationStatement: ("effective_date_time", "effective_period"),
-    r.MedicationAdministration: ("effective_date_time", "effective_period"),
-    r.QuestionnaireResponse: ("authored",),
+_SORTED_BY: dict[str, tuple[str, ...]] = {
+    "Observation": ("effective_date_time", "effective_instant", "effective_period"),
+    "Encounter": ("period",),
+    "Condition": ("recorded_date",),
+    "Procedure": ("performed_date_time", "performed_period"),
+    "MedicationRequest": ("authored_on",),
+    "MedicationStatement": ("effective_date_time", "effective_period"),
+    "MedicationAdministration": ("effective_date_time", "effective_period"),
+    "QuestionnaireResponse": ("authored",),
 }
 """The elements that FHIR's search parameters `date`, `recorded-date`, `authoredon`, `effective` and
 `authored` sort by."""
 
 
 def _time_of(resource: Any) -> Seconds | None:
-    for name in _SORTED_BY.get(type(resource), ()):
+    for name in _SORTED_BY.get(type(resource).__name__, ()):
         said = getattr(resource, name)
         text = said.start if isinstance(said, r.Period) else said
         if text:
@@ -432,11 +425,51 @@ def _time_of(resource: Any) -> Seconds | None:
     return None
 
 
-def _add_bundle(gathered: Gathered, bundle: r.Bundle, where: str) -> list[Any]:
+def _add_bundle(
+    gathered: Gathered, raw: bytes | memoryview, where: str, *, wanted: str | None
+) -> tuple[r.Bundle, _Found]:
+    """A Bundle and what it holds, all that could be read kept in `gathered`; `wanted`: the type
+    that was asked for, None where that is not known."""
+    whole = read_at_once(raw)
+    if whole is not None:
+        return whole, _add_whole(gathered, whole.entry or (), wanted)
+    bundle: r.Bundle = read(_BUNDLE, raw, where)
+    before = len(gathered.troubles)
+    hits = _add_entries(gathered, bundle.entry or (), where)
+    count, fault = _count_hits(bundle.entry or (), wanted)
+    if fault != WITH_OUTCOME and len(gathered.troubles) > before:
+        fault = "an entry could not be read"
+    return bundle, _Found(hits, count, fault)
+
+
+def _add_whole(gathered: Gathered, entries: Sequence[Any], wanted: str | None) -> _Found:
+    """The hits among entries that are resources already, as `_add_entries` and `_count_hits`."""
+    _count(gathered, len(entries))
+    hits, number, others = [], 0, 0
+    for entry in entries:
+        resource = entry.resource
+        kind = KINDS[type(resource)]
+        is_read = kind in r.READ
+        if is_read:
+            _keep(gathered, kind, resource, entry.full_url)
+        if entry.search is not None and entry.search.mode in NO_MATCH:
+            continue
+        if wanted is None or kind == wanted:
+            number += 1
+        else:
+            others += 1
+        if is_read:
+            hits.append(resource)
+    for kind in _OLDER_SHAPES:
+        gathered.looked_at[kind] = len(gathered.of(kind))
+    return _Found(hits, number, NOT_ASKED_FOR if others else None)
+
+
+def _add_entries(gathered: Gathered, entries: Sequence[r.Entry], where: str) -> list[Any]:
     """The hits of a Bundle that could be read, in their order, all kept in `gathered`."""
-    _count(gathered, len(bundle.entry or ()))
+    _count(gathered, len(entries))
     hits = []
-    for number, entry in enumerate(bundle.entry or ()):
+    for number, entry in enumerate(entries):
         mode = entry.search.mode if entry.search else None
         raw = memoryview(entry.resource)
         if raw and mode != "outcome":
@@ -476,12 +509,20 @@ def _add_resource(
             raise WrongFhirVersion(str(error), field=path) from None
         gathered.troubles.append(Trouble(path, "unreadable", str(error).split(" - at ")[0]))
         return None
-    gathered.resources.setdefault(kind, []).append(resource)
+    _keep(gathered, kind, resource, full_url)
+    return resource
+
+
+def _keep(gathered: Gathered, kind: str, resource: Any, full_url: str | None) -> None:
+    kept = gathered.resources.get(kind)
+    if kept is None:
+        gathered.resources[kind] = [resource]
+    else:
+        kept.append(resource)
     if full_url:
         if not resource.id:
             resource.id = last_segments(full_url, 1)
         gathered.ids_by_full_url[full_url] = f"{kind}/{resource.id}"
-    return resource
 
 
 _OLDER_TYPES = {"MedicationOrder": "DSTU2", "DiagnosticOrder": "DSTU2", "ReferralRequest": "STU3"}

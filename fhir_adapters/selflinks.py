@@ -33,6 +33,7 @@ NARROWING = frozenset(
 )  # fmt: skip
 """Search parameters that leave results out. Servers add others of their own to a self link."""
 _LONGEST_LINK = 4096
+_BUNDLE_FIRST = re.compile(rb'\s*\{\s*"resourceType"\s*:\s*"Bundle"')
 
 _WHOSE = frozenset({"patient", "subject", "patient:Patient", "subject:Patient"})
 _TYPE = re.compile(r"(?!Fhir$)(?:[A-Z][a-z]+)+")
@@ -95,6 +96,8 @@ def under_our_keys(
 
 def _query_answered(raw: msgspec.Raw, queries: Mapping[str, str], base: str) -> str | None:
     """The key of the query an answer answers by its own word; None where it says nothing of it."""
+    if _BUNDLE_FIRST.match(raw) and b'"self"' not in bytes(raw):
+        return None  # without a self link; not read, since a whole record may stand here
     try:
         answer: _Answer = _ANSWER.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
