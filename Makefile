@@ -109,7 +109,7 @@ bench-peer: setup $(PEER)/.installed ## answers per second beside the peer, in t
 	@$(BIN)/python -m tests.bench.peer_bench
 
 bench-log: setup ## a million predictions in SQLite and PostgreSQL: rate, size, times, and what durability costs
-	@$(BIN)/python -m tests.bench.log_bench $(if $(ROWS),--rows $(ROWS))
+	@$(BIN)/python -m tests.bench.log_bench $(if $(ROWS),--rows $(ROWS)) $(if $(WINDOW),--window $(WINDOW))
 
 soak: setup ## sixteen clients without a pause for ten minutes: errors, memory, the slowest
 	@$(BIN)/python -m tests.bench.soak

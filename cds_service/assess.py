@@ -147,6 +147,7 @@ def assess(package: Package, gathered: Gathered, question: Question) -> Assessme
         status=verdict.status,
         reason=verdict.reason,
         language=question.language,
+        timezone=str(question.zone),
         heads=scores.heads,
         rankings=scores.rankings,
         missing=missing_features(package, row, question.language) if eligible else [],

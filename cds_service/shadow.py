@@ -1,7 +1,8 @@
 """The silent version of a model, computed beside the one in front and logged as its own row.
 
-After the answer has left, one at a time, in a thread: it never delays the answer it stands beside,
-changes it or fails it. An error is an event and a count; where too many wait, a call is left out of
+After the answer has left, or was due and came too late, or found nobody: the two are compared on
+the same calls. One at a time, in a thread: it never delays the answer it stands beside, changes it
+or fails it. An error is an event and a count; where too many wait, a call is left out of
 the comparison, and that is an event too. Called by the hook route.
 """
 
@@ -62,16 +63,16 @@ class Shadows:
             return
         self._waiting += 1
         try:
-            async with self._turn:
-                await self._compute(beside)
+            await self._compute(beside)
         finally:
             self._waiting -= 1
 
     async def _compute(self, beside: Beside) -> None:
         kept, foreseen = False, None
         try:
-            row = await anyio.to_thread.run_sync(shadow_row, beside, self._privacy)
-            await asyncio.wrap_future(self._log.store(row))
+            async with self._turn:  # within, so that a stop while it waits is told of as well
+                row = await anyio.to_thread.run_sync(shadow_row, beside, self._privacy)
+                await asyncio.wrap_future(self._log.store(row))
             kept = True
         except (FhirError, RequestRefused, OurFault) as error:
             foreseen = error
@@ -143,6 +144,16 @@ def prediction_id(privacy: Privacy, asked: Asked, duty: Duty, *, mode: str) -> s
 
 
 def _report(event: str, beside: Beside, *, number: int, **said: str) -> None:
-    """One line in the service's log: which version, how many so far; nothing of the patient."""
+    """One line in the service's log: which version lacks its row, beside which prediction, and how
+    many so far; nothing of the patient.
+    """
     model = beside.duty.package.manifest
-    events.log(logging.ERROR, event, service=model.id, version=model.version, so_far=number, **said)
+    events.log(
+        logging.ERROR,
+        event,
+        service=model.id,
+        version=model.version,
+        beside=beside.question.prediction_id,
+        so_far=number,
+        **said,
+    )

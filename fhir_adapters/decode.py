@@ -121,6 +121,8 @@ class Gathered:
     counted: int = 0
     patient_id: str | None = None
     """Whose data were asked for; None where that is not known."""
+    mixed: bool = False
+    """Whether some was sent and some fetched, so that one resource may come in two versions."""
 
     def of(self, resource_type: str) -> list[Any]:
         """The resources of a type, in the order they came."""
@@ -167,12 +169,13 @@ def decode_prefetch(
     None where nobody knows. Raises TooManyResources where there are more keys and resources than
     `most`.
     """
-    gathered = Gathered(most=most, patient_id=patient_id)
+    gathered = Gathered(most=most, patient_id=patient_id, mixed=bool(prefetch and fetched))
     _count(gathered, len(prefetch))
     for key, value in prefetch.items():
         if key not in fetched:
             _add_value(gathered, key, memoryview(value), expected.get(key), where=f"prefetch.{key}")
-    for key, answer in fetched.items():
+    # what only failed is first: what was sent in its place is older than what was fetched
+    for key, answer in sorted(fetched.items(), key=lambda one: one[1].value is not None):
         _add_fetched(gathered, key, answer, expected.get(key))
         said = gathered.answers[key]
         if key in prefetch and said.state != "complete" and not said.entries:

@@ -1,12 +1,14 @@
 """Prefetch templates: what a query asks, and answering it from a whole record.
 
 Templates are FHIR searches in the subset CDS Hooks recommends (type, patient, token equality,
-`_sort`, `_count`). `expected_query` reads one; `answer_queries` plays the record system and
+`_sort`, `_count`). `fault_of` says what keeps a package's from being one, `expected_query` reads
+one; `answer_queries` plays the record system and
 answers them from a Bundle, for the demo, the examples and the tests.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -16,6 +18,18 @@ import msgspec
 from fhir_adapters.decode import ExpectedQuery
 from fhir_adapters.selflinks import filters_of
 
+TOKENS = frozenset(
+    {
+        "context.patientId", "context.userId", "context.encounterId", "userPractitionerId",
+        "userPractitionerRoleId", "userPatientId", "userRelatedPersonId",
+    }
+)  # fmt: skip
+"""The prefetch tokens of CDS Hooks 2.0.1 that a record system can fill whatever the hook."""
+_TOKEN = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
+_PARAMETER = re.compile(r"[a-z][a-z-]*|_count|_sort|_id|_lastUpdated")
+"""Search parameters without modifiers, chains and `_include`."""
+_WHOSE = frozenset({"patient", "subject"})
+_THE_PATIENT = frozenset({"{{context.patientId}}", "Patient/{{context.patientId}}"})
 _SORTS: Mapping[str, tuple[str, ...]] = {
     "date": (
         "effectiveDateTime",
@@ -30,6 +44,31 @@ _SORTS: Mapping[str, tuple[str, ...]] = {
     "effective": ("effectiveDateTime", "effectivePeriod", "dateAsserted"),
     "authored": ("authored",),
 }
+
+
+def fault_of(template: str, resource_type: str) -> str | None:
+    """What keeps a template from being asked of every record system; None for nothing.
+
+    CDS Hooks 2.0.1 names the searches a record system must be able to do: a read by id, or a search
+    in one patient's record by type, with tokens and dates. Whatever would bring other resources
+    along, reach through references, or leave open whose data are asked for is refused.
+    """
+    parts = urlsplit(template)
+    kind, _, read_id = parts.path.partition("/")
+    if kind != resource_type:
+        return f"asks for {kind or 'nothing'}, where resource is {resource_type}"
+    strange = [token for token in _TOKEN.findall(template) if token not in TOKENS]
+    if strange:
+        return f"{{{{{strange[0]}}}}} is no token of every hook"
+    if not parts.query:
+        return None if _TOKEN.fullmatch(read_id) else "a read must be by a token alone"
+    asked = parse_qsl(parts.query, keep_blank_values=True)
+    refused = next((name for name, _ in asked if not _PARAMETER.fullmatch(name)), None)
+    if refused is not None:
+        return f"{refused} is no parameter that every record system has"
+    if read_id or not any(name in _WHOSE and value in _THE_PATIENT for name, value in asked):
+        return "a search must name the patient of the context"
+    return None
 
 
 def expected_query(template: str) -> ExpectedQuery:

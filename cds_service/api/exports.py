@@ -106,6 +106,9 @@ async def _page(request: Request, call: Reading, listing: Listing) -> Response:
     limit, after, why = limit_of(query), place_of(query), purpose_of(query)
     rows = await anyio.to_thread.run_sync(listing.fetch, after, limit)
     details: dict[str, Any] = {"form": JSON, "filters": listing.filters, "rows": len(rows)}
+    if rows:  # with these bounds it can be told later whose rows were on the page
+        ends = (rows[0], rows[-1])
+        details["between"] = [(row[listing.at], row[listing.row_id]) for row in ends]
     await call.audit(call.entry(f"read {listing.name}", why, subject=listing.subject, **details))
     url = f"{call.service.settings.url}{request.scope['path']}"
     further = len(rows) == limit

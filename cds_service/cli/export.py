@@ -253,7 +253,9 @@ def _limits(path: Path | None) -> Any:
     except OSError as error:
         raise SetupError(f"--limits {path}: {error.strerror}") from None
     except msgspec.DecodeError as error:
-        raise SetupError(f"--limits {path}: {error}") from None
+        raise SetupError(
+            f"--limits {path}: {error} (docs/export.md says what each may be)"
+        ) from None
 
 
 def _staff(log: PredictionLog) -> list[str]:

@@ -1,11 +1,13 @@
 """`varsel log verify` and `seal`: whether the log is as it was written, and a finished day signed.
 
-Verifying reads alone, with one exception: `--identities` opens the vault, which is on record first.
+Both are in the audit trail, on today's chain: sealing before a manifest is written, verifying
+before anything is told, and `--identities` also before it opens the vault. Else they only read.
 Exit codes of `verify`: 0 all well, 1 something was tampered with, 2 wrong usage.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +37,7 @@ from cds_service.db.chains import (
 )
 from cds_service.db.log import is_absent, open_engine
 from cds_service.db.migrate import check_revision
-from cds_service.errors import BadRequest, OurFault, SetupError
+from cds_service.errors import BadRequest, NotDurable, OurFault, SetupError
 from cds_service.evidence.manifests import (
     KeyNotGiven,
     Manifest,
@@ -66,11 +68,21 @@ from cds_service.identities.keyring import read_ring
 from cds_service.identities.privacy import Privacy
 from cds_service.settings import Settings, read_settings
 from cds_service.wording import printable
+from models.signature import key_id_of
 
 SETTLED_AFTER = timedelta(minutes=10)
 """How long after midnight (UTC) a day is finished: clocks differ, and commits take their time."""
 
 Json = Annotated[bool, typer.Option("--json", help=JSON_HELP)]
+Who = Annotated[str | None, typer.Option(help="Who asks; else the account's name")]
+Why = Annotated[str, typer.Option(help="Why, for the audit trail")]
+
+
+class _By(NamedTuple):
+    """Who is on record as doing something, and why."""
+
+    who: str
+    why: str
 
 
 class Report(NamedTuple):
@@ -112,23 +124,26 @@ def verify(
     identities: Annotated[
         bool, typer.Option("--identities", help="Open the vault and check every pseudonym")
     ] = False,
-    who: Annotated[str | None, typer.Option(help="Who asks; else the account's name")] = None,
-    why: Annotated[str, typer.Option(help="Why, for the audit trail")] = "",
+    who: Who = None,
+    why: Why = "",
     as_json: Json = False,
 ) -> None:
     """Say whether any row of the log was changed, removed, put in or moved, and which."""
     settings = read_settings()
     span = _span(day, from_, to, organisation)
     sealed, faults = _manifests(manifests, public_key, settings)
+    by = _By(who_acts(who), why[:LONGEST_WHY])
     with _database(settings) as engine:
         privacy = None
         if identities:
-            _record_opening(settings, engine, span, who=who_acts(who), why=why[:LONGEST_WHY])
+            _record_opening(settings, engine, span, by)
             privacy = Privacy(settings.keys)
         with snapshot(engine) as connection:
             report = examine(connection, span, Against(sealed, faults, privacy))
+    held = {"manifests": len(sealed), "identities": identities}
+    on_record = _record_verifying(settings, report, {**_said(span), **held}, by)
     if as_json:
-        print_json(_told(report))
+        print_json({**_told(report), "on_record": on_record})
     else:
         _print(report, manifests)
     if report.findings:
@@ -145,6 +160,8 @@ def seal(
     public_key: Annotated[
         bool, typer.Option("--public-key", help="Print the public key, and do nothing else")
     ] = False,
+    who: Who = None,
+    why: Why = "",
     as_json: Json = False,
 ) -> None:
     """Write the signed manifest of every finished day; a day sealed before is held against it."""
@@ -158,13 +175,18 @@ def seal(
     folder = folder_to_write(out)
     last = (datetime.now(UTC) - SETTLED_AFTER).date() - timedelta(days=1)
     told = []
+    by = _By(who_acts(who), why[:LONGEST_WHY])
     with _database(settings) as engine, snapshot(engine) as connection:
-        for one in _days_to_seal(connection, folder, _day(day, "--day"), last):
+        days = _days_to_seal(connection, folder, _day(day, "--day"), last)
+        _record_sealing(settings, folder, days, key=keys[0], by=by)
+        for one in days:
             told.append(_seal_day(connection, folder, one, keys))
             if not as_json:
                 print("{file}: {chains} chains, {links} links{faulty}{done}".format(**told[-1]))
     if as_json:
         print_json([{k: v for k, v in one.items() if k not in ("faulty", "done")} for one in told])
+    elif not told:
+        print(f"nothing to seal: no prediction or audit entry of a day up to {last}")
     if any(one["faults"] for one in told):
         raise OurFault("a day is sealed with what is wrong with it: see `varsel log verify`")
 
@@ -260,7 +282,7 @@ def _manifests(
     return sealed, (*faults, *faults_of_order(list(sealed.values())))
 
 
-def _record_opening(settings: Settings, engine: Engine, span: Span, *, who: str, why: str) -> None:
+def _record_opening(settings: Settings, engine: Engine, span: Span, by: _By) -> None:
     """Have it on record, of every organisation, that the vault is opened."""
     with snapshot(engine) as connection:
         organisations = sorted({name.organisation for name in chains_of(connection, span)})
@@ -268,10 +290,29 @@ def _record_opening(settings: Settings, engine: Engine, span: Span, *, who: str,
     put_on_record(
         settings,
         [
-            AuditEntry(one, who, "operator", "open vault", why=why, details=details)
+            AuditEntry(one, by.who, "operator", "open vault", why=by.why, details=details)
             for one in organisations
         ],
     )
+
+
+def _record_verifying(
+    settings: Settings, report: Report, looked_at: Mapping[str, Any], by: _By
+) -> bool:
+    """Have it on record who verified what, and what was found. False, and said, where the account
+    may only read: verifying tells ids and counts, and must be open to an auditor who cannot write.
+    """
+    faults = len(report.findings) + report.found.more
+    details = {**looked_at, "chains": report.found.chains, "findings": faults}
+    entry = AuditEntry(
+        settings.organisation, by.who, "operator", "log verify", why=by.why, details=details
+    )
+    try:
+        put_on_record(settings, [entry])
+    except NotDurable as fault:
+        print(f"varsel: that it was verified is not on record: {fault}", file=sys.stderr)
+        return False
+    return True
 
 
 # ---- sealing --------------------------------------------------------------------------------
@@ -293,6 +334,28 @@ def _days_to_seal(
     chains = chains_of(connection, Span())
     first = days[-1] if days else min((name.day for name in chains), default=last)
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _record_sealing(
+    settings: Settings, folder: Path, days: Sequence[date], *, key: Ed25519PrivateKey, by: _By
+) -> None:
+    """Have it on record who seals which days with which key; where there are none, nothing.
+
+    It stands on today's chain, never sealed today. Raises NotDurable; nothing is sealed then.
+    """
+    if not days:
+        return
+    details = {
+        "from": days[0],
+        "to": days[-1],
+        "new": sum(not file_of(folder, day).exists() for day in days),
+        "folder": str(folder),
+        "key_id": key_id_of(key.public_key().public_bytes_raw()),
+    }
+    entry = AuditEntry(
+        settings.organisation, by.who, "operator", "log seal", why=by.why, details=details
+    )
+    put_on_record(settings, [entry])
 
 
 def _seal_day(
@@ -398,7 +461,11 @@ def _is_within(day: date, span: Span) -> bool:
 def _said(span: Span) -> dict[str, str]:
     return {
         name: str(value)
-        for name, value in (("from", span.first), ("to", span.last))
+        for name, value in (
+            ("from", span.first),
+            ("to", span.last),
+            ("of", span.organisation),
+        )
         if value is not None
     }
 

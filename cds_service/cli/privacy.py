@@ -10,7 +10,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -29,9 +29,11 @@ from cds_service.db.patients import (
     decisions_about,
     ids_of,
     is_restricted,
+    predictions_of,
     records_of,
 )
-from cds_service.db.record import what_became_of
+from cds_service.db.record import entries_about, entries_of_kinds, what_became_of
+from cds_service.db.search import utc
 from cds_service.errors import BadRequest, SetupError, UnknownService
 from cds_service.evidence.replay import whole_record
 from cds_service.identities.erasure import (
@@ -49,6 +51,9 @@ from cds_service.identities.erasure import (
 )
 from cds_service.identities.personal import seen_by_an_officer
 from cds_service.identities.privacy import Privacy
+from cds_service.identities.reads import OF_MANY, Read, in_words, reads_of_many, reads_of_one
+from cds_service.identities.reads import Patient as ReadPatient
+from cds_service.identities.reads import as_json as read_as_json
 from cds_service.identities.retention import (
     MOST_MONTHS,
     months_before,
@@ -57,11 +62,13 @@ from cds_service.identities.retention import (
     what_is_due,
 )
 from cds_service.identities.rotation import rotate_pseudonyms, rotate_seals
-from cds_service.identities.subject_access import Found, as_text, everything
-from cds_service.service import open_log
+from cds_service.identities.subject_access import Found, Language, as_text, everything
+from cds_service.service import all_folders, open_log
 from cds_service.settings import Settings, read_settings
 from cds_service.wording import printable
 from fhir_adapters.reading.cpr import cpr_number
+from models.manifest import Manifest, read_manifest
+from models.registry import folder_of
 
 LONGEST_VALUE = 60
 """Characters of a value that are printed; `--json` has all of it."""
@@ -153,7 +160,9 @@ def access(
         entry = asking.entry("access", subject_of(whom), predictions=count, vault="opened")
         here.log.audit(entry).result()
         content = _everything(here, whom)
-    text = as_text(content, here.settings.zone, "da" if language == "da" else "en")
+        manifests = _manifests_of(here.settings, content["predictions"])
+    spoken: Language = "da" if language == "da" else "en"
+    text = as_text(content, here.settings.zone, spoken, manifests=manifests)
     folder = folder_to_write(out)
     data = msgspec.json.format(msgspec.json.encode(content), indent=2)
     written = {"access.json": data + b"\n", "access.txt": text.encode()}
@@ -164,6 +173,37 @@ def access(
         print_json({"predictions": len(content["predictions"]), "files": files})
     else:
         print(f"{len(content['predictions'])} predictions: {', '.join(files)}")
+
+
+def reads(
+    organisation: Organisation,
+    who: Who,
+    why: Why,
+    cpr: Cpr = None,
+    patient: Patient = None,
+    fhir_base: FhirBase = None,
+    as_json: Json = False,
+) -> None:
+    """Say who read or handled a patient's predictions: one by one, in lists, and in exports.
+
+    What the predictions say is not read, and the vault stays shut but to find a CPR number.
+    """
+    asking = _asking(organisation, who, why)
+    named = _named(cpr, patient, fhir_base)
+    with _opened() as here:
+        whom = require_known(_whom(here, asking, named))
+        here.log.audit(asking.entry("find reads", subject_of(whom))).result()
+        rows = predictions_of(here.log.engine, whom)
+        ids = [row["prediction_id"] for row in rows]
+        entries = entries_about(here.log.engine, whom.organisation, ids)
+        found = [*reads_of_one(entries), *_lists_and_exports(here, whom, rows)]
+    found.sort(key=lambda one: utc(one.entry["at"]))
+    if as_json:
+        print_json({"predictions": len(ids), "reads": [read_as_json(one) for one in found]})
+        return
+    for one in found:
+        print(printable(in_words(one)))
+    print(f"{len(found)} reads of {len(ids)} predictions")
 
 
 def erase_patient(
@@ -440,6 +480,7 @@ def _everything(here: _Opened, whom: Whom) -> dict[str, Any]:
     ]
     sent = {one.references["cpr"] for one in found if one.references.get("cpr")}
     by_number = [here.privacy.pseudonyms(whom.organisation, "CPR", cpr) for cpr in sorted(sent)]
+    rows = [one.row for one in found]
     subjects = [*whom.pseudonyms, *(one for made in by_number for one in made.values())]
     searches = [entry for one in subjects for entry in what_became_of(engine, one)["audit"]]
     return everything(
@@ -447,7 +488,26 @@ def _everything(here: _Opened, whom: Whom) -> dict[str, Any]:
         found,
         decisions=decisions_about(engine, whom),
         searches=searches,
+        reads=_lists_and_exports(here, whom, rows),
     )
+
+
+def _manifests_of(settings: Settings, records: Sequence[dict[str, Any]]) -> dict[str, Manifest]:
+    """The manifests of the packages that predicted, by checksum, as far as they are here."""
+    folders = all_folders(settings)
+    checksums = sorted({record["package_checksum"] for record in records})
+    found = {checksum: folder_of(folders, checksum) for checksum in checksums}
+    return {checksum: read_manifest(folder) for checksum, folder in found.items() if folder}
+
+
+def _lists_and_exports(here: _Opened, whom: Whom, rows: Sequence[Mapping[str, Any]]) -> list[Read]:
+    """Reads of many that predictions of a patient, by their rows, were among."""
+    if not rows:
+        return []
+    engine, since = here.log.engine, utc(min(row["computed_at"] for row in rows))
+    entries = entries_of_kinds(engine, whom.organisation, OF_MANY, since=since)
+    known = ReadPatient(rows, whom.pseudonyms, decisions_about(engine, whom))
+    return list(reads_of_many(entries, known))
 
 
 def _write_new(path: Path, content: bytes) -> None:

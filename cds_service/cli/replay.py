@@ -25,6 +25,8 @@ from models.registry import folder_of
 LONGEST_NAME, LONGEST_WHY = 128, 1000
 MOST_SHOWN, LONGEST_VALUE = 40, 60
 """Differences that are printed, and characters of each value; `--json` has all of them whole."""
+AS_LOGGED, NOT_LOGGED = "as logged", "this installation's: the log does not say"
+"""Where the time zone of a card's times is from."""
 _SHARES = (".points", ".positive", ".negative")
 """How fields end that say how much of a risk is whose."""
 
@@ -109,11 +111,12 @@ def _print(done: Replay) -> None:
         print(f"{name}: {now}" if logged == now else f"{name}: {now}; when logged: {logged}")
     if done.taken:
         print(f"taken from the log as it stands: {', '.join(done.taken)}")
+    print(f"times on cards: {done.zone}, {AS_LOGGED if done.zone_logged else NOT_LOGGED}")
     if done.equal:
         print("EQUAL: what is computed now is what was logged, to the last bit")
         return
     apart = "" if done.largest is None else f"; numbers by at most {done.largest:.3g}"
-    print(f"NOT EQUAL: {len(done.differences)} fields differ{apart} (times in {done.zone})")
+    print(f"NOT EQUAL: {len(done.differences)} fields differ{apart}")
     # one changed value moves the points of all others: what moved them first
     shown = sorted(done.differences, key=lambda d: d.field.endswith(_SHARES))
     for difference in shown[:MOST_SHOWN]:

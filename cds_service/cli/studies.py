@@ -227,9 +227,10 @@ def _logged(model: str, since: str, *, who: str, why: str) -> tuple[Package, pd.
     package = load_package(find_folder(model))
     settings = read_settings()
     log = LogReader(open_engine(settings.database))
-    found = log.features_since(package.id, package.manifest.version, start)
+    version = package.manifest.version
+    found = log.features_since(package.id, version, start)
     counted = Counter(logged["organisation"] for logged in found) or {settings.organisation: 0}
-    details = {"command": "drift", "model": package.id, "since": since}
+    details = {"command": "drift", "model": package.id, "version": version, "since": since}
     entry = AuditEntry("", who, "operator", "read predictions", why=why[:LONGEST_WHY])
     put_on_record(
         settings,

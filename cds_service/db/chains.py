@@ -8,7 +8,7 @@ come one after the other, by their place, a few hundred in memory at a time. Cal
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, datetime
 from operator import attrgetter
@@ -22,6 +22,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    bindparam,
     exists,
     func,
     or_,
@@ -111,7 +112,7 @@ def rows_of(connection: Connection, name: ChainName, *, identities: bool = False
     """
     return heapq.merge(
         _predictions(connection, name, identities=identities),
-        _rows(connection, select(audit_entries), audit_entries, name),
+        _rows(connection, _OF_AUDIT, name),
         key=attrgetter("sequence"),
     )
 
@@ -237,9 +238,41 @@ _WITH_KEYS = _COMMITTED.outerjoin(
 )
 
 
+class _OfChain(NamedTuple):
+    """How the rows of a table in a chain are asked for, built once for all chains: the query with
+    the chain's name for parameters, its first page alone, the columns it gives, which of them is
+    the row's id."""
+
+    table: Named
+    query: Select[Any]
+    first_page: Select[Any]
+    columns: tuple[str, ...]
+    row_id: str
+
+
+def _of_chain(query: Select[Any], table: Table) -> _OfChain:
+    c = table.c
+    of_it = and_(
+        c.organisation == bindparam("in_organisation"),
+        c.chain_day == bindparam("of_day"),
+        c.chain_writer == bindparam("by_writer"),
+        c.chain_sequence.is_not(None),
+    )
+    query = query.where(of_it).order_by(c.chain_sequence)
+    columns = tuple(column.name for column in query.selected_columns)
+    if table is predictions:
+        return _OfChain("predictions", query, query.limit(_PAGE), columns, "prediction_id")
+    return _OfChain("audit_entries", query, query.limit(_PAGE), columns, "id")
+
+
+_OF_PREDICTIONS = _of_chain(_COMMITTED, predictions)
+_OF_PREDICTIONS_WITH_KEYS = _of_chain(_WITH_KEYS, predictions)
+_OF_AUDIT = _of_chain(select(audit_entries), audit_entries)
+
+
 def _predictions(connection: Connection, name: ChainName, *, identities: bool) -> Iterator[Row]:
-    query = _WITH_KEYS if identities else _COMMITTED
-    for row in _rows(connection, query, predictions, name):
+    asked = _OF_PREDICTIONS_WITH_KEYS if identities else _OF_PREDICTIONS
+    for row in _rows(connection, asked, name):
         if row.said["document"] is None and row.said["erasure"] is None:
             # its payload may be there, under another time
             yield row._replace(
@@ -249,26 +282,24 @@ def _predictions(connection: Connection, name: ChainName, *, identities: bool) -
             yield row
 
 
-def _rows(
-    connection: Connection, query: Select[Any], table: Table, name: ChainName
-) -> Iterator[Row]:
+def _rows(connection: Connection, asked: _OfChain, name: ChainName) -> Iterator[Row]:
     """The rows of one table in a chain, by their place."""
-    c = table.c
-    kind: Named = "predictions" if table is predictions else "audit_entries"
-    row_id = "prediction_id" if table is predictions else "id"
-    of_it = and_(
-        c.organisation == name.organisation,
-        c.chain_day == name.day,
-        c.chain_writer == name.writer,
-        c.chain_sequence.is_not(None),
-    )
-    query = query.where(of_it).order_by(c.chain_sequence)
-    names = [column.name for column in query.selected_columns]
-    for found in _stream(connection, query, f"chain {name}"):
-        said = dict(zip(names, found, strict=True))
-        yield Row(
-            name, said["chain_sequence"], kind, said[row_id], said["commitment"], said["link"], said
-        )
+    for found in _few_or_streamed(connection, asked, name):
+        said = dict(zip(asked.columns, found, strict=True))
+        own_id, commits = said[asked.row_id], (said["commitment"], said["link"])
+        yield Row(name, said["chain_sequence"], asked.table, own_id, *commits, said)
+
+
+def _few_or_streamed(connection: Connection, asked: _OfChain, name: ChainName) -> Iterator[Any]:
+    """What is asked of a chain, at once where it is less than a page: most chains are short, and
+    PostgreSQL plans a cursor anew every time.
+    """
+    place = dict(zip(("in_organisation", "of_day", "by_writer"), name, strict=True))
+    with _readable(f"chain {name}"):
+        few = connection.execute(asked.first_page, place).all()
+    if len(few) < _PAGE:
+        return iter(few)
+    return _stream(connection, asked.query, f"chain {name}", place)
 
 
 def _has_payload(connection: Connection, prediction_id: str) -> bool:
@@ -310,13 +341,26 @@ def _told(details: str) -> _Deed | None:
         return None
 
 
-def _stream(connection: Connection, query: Select[Any], where: str) -> Iterator[Any]:
+def _stream(
+    connection: Connection,
+    query: Select[Any],
+    where: str,
+    parameters: Mapping[str, Any] | None = None,
+) -> Iterator[Any]:
     """The rows of a query, a page in memory at a time.
 
-    Raises LogUnavailable where a column holds what its type cannot, as SQLite lets it be changed.
+    Raises LogUnavailable.
     """
+    with _readable(where):
+        yield from connection.execute(query, parameters, execution_options={"yield_per": _PAGE})
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Raises LogUnavailable where a column holds what its type cannot, as SQLite lets it be
+    changed."""
     try:
-        yield from connection.execute(query, execution_options={"yield_per": _PAGE})
+        yield
     except (ValueError, TypeError) as error:
         fault = f"{where}: a row holds what its columns cannot ({type(error).__name__})"
         raise LogUnavailable(fault) from None

@@ -70,7 +70,7 @@ class Committer:
                 failed = error
             if self._given_up or not _passes(failed):
                 break
-        self.failed_with = type(failed).__name__
+        self.failed_with = _kind(failed)
         if self._given_up or is_away(failed) or self._lacks_key(failed):
             return []
         return self._each_alone(writes) if len(writes) > 1 else [not_durable(self.failed_with)]
@@ -162,6 +162,12 @@ def _passes(error: Exception) -> bool:
     if _is_lost(error) or isinstance(error, IntegrityError):
         return True
     return getattr(orig, "sqlstate", None) in _PASSES
+
+
+def _kind(error: Exception) -> str:
+    """A failure in one word, the driver's own where there is one: DiskFull, DeadlockDetected."""
+    orig = error.orig if isinstance(error, DBAPIError) else None
+    return type(orig or error).__name__
 
 
 def not_durable(kind: str) -> NotDurable:

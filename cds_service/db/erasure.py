@@ -2,8 +2,8 @@
 
 Each is one write of `PredictionLog.commit`, with its decision and its audit entry in the same
 transaction. Of an erased prediction stays that it was made: row, commitment and link, without
-payload, salt, entry in the vault, pseudonyms and index time. A data key goes with its last entry.
-Called by the commands of `varsel privacy`.
+payload, salt, entry in the vault, pseudonyms and index time. A data key goes with its last entry,
+or with the restriction that was the last to need it. Called by the commands of `varsel privacy`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    Select,
     and_,
     delete,
     exists,
     func,
     insert,
-    join,
     or_,
     select,
     update,
@@ -34,6 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cds_service.db.audit import AuditEntry, now_done
 from cds_service.db.patients import Whom, count_restricted, of_patient
 from cds_service.db.reader import unreadable
+from cds_service.db.restriction import RESTRICTED
 from cds_service.db.tables import (
     erasures,
     prediction_payloads,
@@ -41,7 +43,7 @@ from cds_service.db.tables import (
     vault_entries,
     vault_keys,
 )
-from cds_service.db.transaction import Transaction
+from cds_service.db.transaction import Sealed, Transaction
 from cds_service.errors import BadRequest
 from cds_service.identities.vault import BEFORE_THE_VAULT
 
@@ -51,7 +53,10 @@ GRANTED, DESTROYED = "granted", "destroyed"
 NOBODY = ""
 """The pseudonym of a patient whose identity was taken away, and of a decision about no one patient.
 """
-_NO_ENTRIES = ~exists().where(vault_entries.c.key_id == vault_keys.c.id)
+_NO_ENTRIES = and_(
+    ~exists().where(vault_entries.c.key_id == vault_keys.c.id),
+    ~exists().where(erasures.c.key_id == vault_keys.c.id),
+)
 _IS_OLDER = exists().where(
     vault_entries.c.prediction_id == predictions.c.prediction_id,
     vault_entries.c.key_id.is_(None),
@@ -87,7 +92,9 @@ class Erase:
     def __call__(self, tx: Transaction) -> int:
         """Take them away, and put decision and deed on record; the decision once."""
         theirs = _theirs(self.whom, self.ids, self.decision.at)
+        restricted = _end_restrictions(tx.connection, _keeps_of(self.whom, theirs))
         taken = sum(_take_all(tx.connection, which, self.decision) for which in theirs)
+        _remove_unused_of(tx.connection, restricted)
         pseudonym, key_id = next(iter(self.whom.pseudonyms.items()))
         note_decision(
             tx, self.decision, self.whom.organisation, about=(pseudonym, key_id), taken=taken
@@ -99,19 +106,40 @@ class Erase:
 
 @dataclass(frozen=True, slots=True)
 class Decide:
-    """The write of a decision that takes nothing away, about every pseudonym of a patient."""
+    """The write of a decision that takes nothing away, about every pseudonym of a patient.
+
+    A restriction seals whom it is about; what one before it sealed goes with any decision.
+    """
 
     decision: Decision
     whom: Whom
     audit: AuditEntry
 
     def __call__(self, tx: Transaction) -> None:
-        """Put it on record."""
+        """Put it on record. Raises SealBroken."""
+        before = _end_restrictions(tx.connection, _keeps_of(self.whom))
         ids = [self.decision.id, *(str(uuid.uuid4()) for _ in self.whom.pseudonyms)]
         for one, about in zip(ids, self.whom.pseudonyms.items(), strict=False):
             decision = self.decision._replace(id=one)
-            note_decision(tx, decision, self.whom.organisation, about=about, taken=0)
+            kept = self._sealed(tx, one, about) if decision.decision == RESTRICTED else None
+            note_decision(tx, decision, self.whom.organisation, about=about, taken=0, kept=kept)
+        _remove_unused_of(tx.connection, before)
         now_done(self.audit)(tx)
+
+    def _sealed(self, tx: Transaction, decision_id: str, about: tuple[str, str]) -> Sealed | None:
+        """Whom a restriction is about, under their data key; None under an older pseudonym."""
+        pseudonym, key_id = about
+        named = self.whom.named.get(pseudonym)
+        if named is None:
+            return None
+        row = {
+            "prediction_id": decision_id,
+            "organisation": self.whom.organisation,
+            "patient_pseudonym": pseudonym,
+            "pseudonym_key": key_id,
+            "references": msgspec.json.encode(named._asdict()),
+        }
+        return tx.sealed(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +182,9 @@ class Destroy:
         query = select(k.id).where(k.organisation == self.organisation, k.created_at <= self.at)
         queries = [query]
         if self.whom is not None:
-            entries = join(
-                vault_entries,
-                predictions,
-                vault_entries.c.prediction_id == predictions.c.prediction_id,
-            )
-            used = select(vault_entries.c.key_id).select_from(entries)
-            queries = [query.where(k.id.in_(used.where(which))) for which in theirs]
+            restricted = select(erasures.c.key_id).where(_keeps_of(self.whom))
+            queries = [query.where(k.id.in_(_keys_under(which))) for which in theirs]
+            queries.append(query.where(k.id.in_(restricted)))
         found = [connection.execute(one.with_for_update()).scalars().all() for one in queries]
         return list(dict.fromkeys(key_id for some in found for key_id in some))
 
@@ -180,6 +204,7 @@ def _destroy(connection: Connection, keys: Sequence[str]) -> datetime:
     last: datetime | None = connection.execute(newest).scalar()
     connection.execute(update(predictions).where(which).values(_NOBODYS))
     connection.execute(update(vault_entries).where(of_key).values(key_id=None))
+    connection.execute(update(erasures).where(erasures.c.key_id.in_(keys)).values(_KEEPS_NOTHING))
     connection.execute(delete(vault_keys).where(vault_keys.c.id.in_(keys)))
     if last is None:
         return datetime.min.replace(tzinfo=UTC)
@@ -188,6 +213,7 @@ def _destroy(connection: Connection, keys: Sequence[str]) -> datetime:
 
 
 _OLDER = "entries older than the vault would still open: run `varsel privacy rotate seals` first"
+_KEEPS_NOTHING = {"key_id": None, "sealed": None}
 _NOBODYS = {"patient_pseudonym": NOBODY, "encounter_pseudonym": None}
 
 
@@ -198,8 +224,11 @@ def note_decision(
     *,
     about: tuple[str, str],
     taken: int,
+    kept: Sealed | None = None,
 ) -> None:
-    """Put a decision on record, unless it stands there. `about`: pseudonym and its key's id."""
+    """Put a decision on record, unless it stands there. `about`: pseudonym and its key's id;
+    `kept`: whom a restriction is about.
+    """
     if tx.connection.execute(select(erasures.c.id).where(erasures.c.id == decision.id)).first():
         return
     pseudonym, key_id = about
@@ -208,8 +237,40 @@ def note_decision(
         "patient_pseudonym": pseudonym,
         "pseudonym_key": key_id,
         "predictions": taken,
+        "key_id": kept and kept.key_id,
+        "sealed": kept and kept.content,
     }
     tx.connection.execute(insert(erasures), row)
+
+
+def _keys_under(which: ColumnElement[bool]) -> Select[Any]:
+    """The data keys of some predictions."""
+    of_entry = vault_entries.c.prediction_id == predictions.c.prediction_id
+    return (
+        select(vault_entries.c.key_id).join_from(vault_entries, predictions, of_entry).where(which)
+    )
+
+
+def _keeps_of(whom: Whom, theirs: Sequence[ColumnElement[bool]] = ()) -> ColumnElement[bool]:
+    """Which decisions keep, sealed, that they are about a patient: by pseudonym, and by the data
+    key of predictions known to be theirs."""
+    c = erasures.c
+    named = and_(c.organisation == whom.organisation, c.patient_pseudonym.in_(whom.pseudonyms))
+    by_key = (c.key_id.in_(_keys_under(which)) for which in theirs)
+    return and_(c.key_id.is_not(None), or_(named, *by_key))
+
+
+def _end_restrictions(connection: Connection, which: ColumnElement[bool]) -> set[str]:
+    """The data keys under which some decisions kept whom they are about, until now: another one
+    comes in their place."""
+    keys = set(connection.execute(select(erasures.c.key_id).where(which)).scalars())
+    connection.execute(update(erasures).where(which).values(_KEEPS_NOTHING))
+    return keys
+
+
+def _remove_unused_of(connection: Connection, keys: set[str]) -> None:
+    """Remove those of some data keys under which nothing is sealed any more."""
+    connection.execute(delete(vault_keys).where(vault_keys.c.id.in_(keys), _NO_ENTRIES))
 
 
 def take_away(connection: Connection, ids: Sequence[str], decision_id: str) -> None:
@@ -225,7 +286,7 @@ def take_away(connection: Connection, ids: Sequence[str], decision_id: str) -> N
     # in whichever month's table: a payload under another time than its prediction's goes too
     connection.execute(delete(prediction_payloads).where(said.prediction_id.in_(ids)))
     connection.execute(delete(vault_entries).where(entry.prediction_id.in_(ids)))
-    connection.execute(delete(vault_keys).where(vault_keys.c.id.in_(used), _NO_ENTRIES))
+    _remove_unused_of(connection, used)
 
 
 def _take_all(connection: Connection, which: ColumnElement[bool], decision: Decision) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import structlog
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from cds_service.db.audit import AuditEntry, now_done
@@ -27,7 +27,13 @@ from cds_service.db.backlog import Backlog, Backlogged
 from cds_service.db.claims import Claim
 from cds_service.db.commits import Committer, Outcome, not_durable
 from cds_service.db.drain import Drainer
-from cds_service.db.postgresql import arguments, is_postgresql, settle_session, with_driver
+from cds_service.db.postgresql import (
+    arguments,
+    is_postgresql,
+    read_url,
+    settle_session,
+    with_driver,
+)
 from cds_service.db.reader import LogReader
 from cds_service.db.store import ClaimToken, Row, Stored, StorePrediction
 from cds_service.db.transaction import Result, Write
@@ -63,10 +69,10 @@ def open_engine(url: str) -> Engine:
     Raises SetupError where the URL is not one, or of a database this software does not speak to.
     """
     try:
-        named = with_driver(make_url(url))
+        named = with_driver(read_url(url))
         told = arguments(named) if is_postgresql(named) else {}
         engine = create_engine(named, connect_args=told, execution_options=_OPTIONS)
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
         fault = type(error).__name__
         raise SetupError(f"VARSEL_DATABASE_URL: not a database to be used ({fault})") from None
     if engine.dialect.name not in _DATABASES:

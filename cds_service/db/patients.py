@@ -7,8 +7,8 @@ many patients are restricted, or stand under an older key, is counted here too: 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Engine, RowMapping, Select, and_, exists, func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -26,15 +26,25 @@ SEALED = (
 """What it takes to open an entry of the vault, besides the prediction's id and organisation."""
 
 
+class Named(NamedTuple):
+    """A patient as a FHIR server knows them."""
+
+    fhir_base: str
+    patient: str
+
+
 @dataclass(frozen=True, slots=True)
 class Whom:
     """A patient of an organisation, by every pseudonym there is of them.
 
     `pseudonyms`: by pseudonym, the id of the key it was made with; the one in use first.
+    `named`: by pseudonym of the key in use, which patient of which FHIR server that is, where it
+    was said who is meant.
     """
 
     organisation: str
     pseudonyms: Mapping[str, str]
+    named: Mapping[str, Named] = field(default_factory=dict)
 
 
 def of_patient(whom: Whom) -> ColumnElement[bool]:
@@ -125,6 +135,12 @@ def ids_of(engine: Engine, whom: Whom) -> list[str]:
     return [row["prediction_id"] for row in _read(engine, query)]
 
 
+def predictions_of(engine: Engine, whom: Whom) -> list[dict[str, Any]]:
+    """The patient's predictions without what they say, oldest first. Raises LogUnavailable."""
+    query = select(predictions).where(of_patient(whom)).order_by(predictions.c.computed_at)
+    return [{**row} for row in _read(engine, query)]
+
+
 def records_of(engine: Engine, whom: Whom) -> list[RowMapping]:
     """The patient's predictions, whole and sealed, oldest first. Raises LogUnavailable."""
     query = WHOLE.where(of_patient(whom)).order_by(predictions.c.computed_at)
@@ -134,7 +150,9 @@ def records_of(engine: Engine, whom: Whom) -> list[RowMapping]:
 def decisions_about(engine: Engine, whom: Whom) -> list[dict[str, Any]]:
     """What was decided about the patient, oldest first. Raises LogUnavailable."""
     c = erasures.c
-    query = select(c.decision, c.ground, c.who, c.at, c.predictions).where(
+    sealed = c.sealed.is_not(None).label("identity_sealed")
+    told = (c.patient_pseudonym, c.decision, c.ground, c.who, c.at, c.predictions, sealed)
+    query = select(*told).where(
         c.organisation == whom.organisation, c.patient_pseudonym.in_(whom.pseudonyms)
     )
     return [{**row} for row in _read(engine, query.order_by(c.at))]

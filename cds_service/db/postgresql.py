@@ -1,4 +1,4 @@
-"""How the log is connected to on PostgreSQL: the driver, what gives up when, what is durable.
+"""How the log is connected to on PostgreSQL: hosts, driver, what gives up when, what is durable.
 
 Used by `open_engine` alone. docs/database.md says what each of them is for. No connection is tried
 before it is used (`pool_pre_ping`): that would cost every commit a round trip. One that was lost is
@@ -7,9 +7,10 @@ noticed when it is used, thrown away with all of its age, and the write is done 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 STATEMENT_TIMEOUT_S = 30
 _ARGUMENTS: dict[str, Any] = {
@@ -31,6 +32,30 @@ _SESSION = {
 }
 _STRONGER = ("remote_apply",)
 """What an administrator may have set for more durability than `on`; it is left."""
+_SEVERAL_HOSTS = re.compile(
+    r"(?P<scheme>postgres(?:ql)?(?:\+\w+)?://)(?P<user>[^@/?]*@)?(?P<hosts>[^@/?]*,[^@/?]*)"
+    r"(?P<rest>[/?].*)?"
+)
+"""PostgreSQL's own way to name a server and its standbys, which SQLAlchemy does not read."""
+_HOST = re.compile(r"(\[[^]]*\]|[^:]*)(?::(\d*))?")
+
+
+def read_url(text: str) -> URL:
+    """The URL of a database; several hosts may stand behind `host=` or, as PostgreSQL writes it,
+    one after the other: `//user@db1:5432,db2:5432/varsel`.
+
+    Raises ArgumentError or ValueError, whose text may hold a password, where it is none.
+    """
+    several = _SEVERAL_HOSTS.fullmatch(text)
+    if several is None:
+        return make_url(text)
+    found = [_HOST.fullmatch(one) for one in several["hosts"].split(",")]
+    hosts = [one[1].strip("[]") for one in found if one]
+    if len(hosts) < len(found):
+        raise ValueError("not a host and its port")
+    ports = [one[2] or "" for one in found if one]
+    named = make_url(f"{several['scheme']}{several['user'] or ''}{several['rest'] or '/'}")
+    return named.update_query_dict({"host": ",".join(hosts), "port": ",".join(ports)})
 
 
 def is_postgresql(url: URL) -> bool:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cds_service.db.erasure import NOBODY, remove_unused_keys
 from cds_service.db.patients import SEALED
 from cds_service.db.reader import unreadable
+from cds_service.db.restriction import STANDS
 from cds_service.db.tables import erasures, predictions, vault_entries, vault_keys
 from cds_service.db.transaction import Transaction
 from cds_service.errors import Erased
@@ -30,7 +31,7 @@ from cds_service.identities.vault import BEFORE_THE_VAULT, Vault, Wrapped
 AT_A_TIME = 200
 BY_NO_KEY = ""
 """The key id of a name that is no pseudonym: of a patient's second data key."""
-_p, _e, _k = predictions.c, vault_entries.c, vault_keys.c
+_p, _e, _k, _d = predictions.c, vault_entries.c, vault_keys.c, erasures.c
 
 
 class Part(NamedTuple):
@@ -140,15 +141,13 @@ class Rekey:
         named = [self._named(row, references) for row, references in opened]
         tx.connection.execute(_NAME, named)
         new = {"patient_pseudonym": named[-1]["patient"], "pseudonym_key": named[-1]["key"]}
-        about = (erasures.c.organisation, erasures.c.patient_pseudonym)
-        same = [column == value for column, value in zip(about, self.patient, strict=True)]
-        tx.connection.execute(update(erasures).where(*same).values(new))
+        _carry_decisions(tx.connection, self.patient, new)
         sent = [references["cpr"] for _, references in opened if references.get("cpr")]
         cpr = self.privacy.pseudonym(self.patient.organisation, "CPR", sent[-1]) if sent else None
         keys = dict.fromkeys(row["key_id"] for row, _ in opened if row["key_id"] is not None)
         for key_id in keys:
-            values = {**new, "cpr_pseudonym": cpr, **self._apart(tx.connection, key_id, new)}
-            tx.connection.execute(update(vault_keys).where(_k.id == key_id).values(values))
+            values = {**new, "cpr_pseudonym": cpr}
+            _name_key(tx.connection, self.patient.organisation, key_id, values)
         return len(named)
 
     def _opened(self, rows: Iterable[RowMapping]) -> Iterator[tuple[RowMapping, Any]]:
@@ -179,18 +178,69 @@ class Rekey:
             "key": self.privacy.pseudonym_key,
         }
 
-    def _apart(
-        self, connection: Connection, key_id: str, new: Mapping[str, str]
-    ) -> Mapping[str, str]:
-        """A name that nobody has, where another data key of the patient has the pseudonym."""
-        pseudonym = new["patient_pseudonym"]
-        same = (_k.organisation == self.patient.organisation, _k.patient_pseudonym == pseudonym)
-        if connection.execute(select(_k.id).where(*same, _k.id != key_id)).first() is None:
-            return {}
-        return {
-            "patient_pseudonym": secrets.token_hex(len(pseudonym) // 2),
-            "pseudonym_key": BY_NO_KEY,
-        }
+
+def restrictions_under_other_keys(engine: Engine, current: str) -> list[str]:
+    """The decisions by which restrictions stand that keep, sealed, whom they are about, under a
+    pseudonym another key made than the one in use. Raises LogUnavailable."""
+    query = select(_d.id).where(STANDS, _d.key_id.is_not(None), _d.pseudonym_key != current)
+    try:
+        with engine.connect() as connection:
+            return list(connection.execute(query.order_by(_d.at, _d.id)).scalars())
+    except SQLAlchemyError as error:
+        raise unreadable(error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class RekeyRestriction:
+    """The write that takes what was decided about a restricted patient to their pseudonym of the
+    key in use, predictions or none. Gives how many restrictions it took there: 1, or 0 where one
+    was ended meanwhile.
+    """
+
+    privacy: Privacy
+    decision_id: str
+
+    def __call__(self, tx: Transaction) -> int:
+        """Open whom it is about. Raises SealBroken."""
+        query = (
+            select(erasures, _k.wrapped, _k.seal_key)
+            .join_from(erasures, vault_keys, _d.key_id == _k.id)
+            .where(_d.id == self.decision_id, _d.pseudonym_key != self.privacy.pseudonym_key)
+        )
+        found = tx.connection.execute(query.with_for_update(of=erasures)).mappings().one_or_none()
+        if found is None:
+            return 0
+        organisation = found["organisation"]
+        held = Wrapped(found["key_id"], organisation, found["seal_key"], found["wrapped"])
+        named = self.privacy.vault.unseal(self.decision_id, found["sealed"], held)
+        patient = named["fhir_base"], "Patient", named["patient"]
+        pseudonym = self.privacy.pseudonym(organisation, *patient)
+        new = {"patient_pseudonym": pseudonym, "pseudonym_key": self.privacy.pseudonym_key}
+        _carry_decisions(tx.connection, Patient(organisation, found["patient_pseudonym"]), new)
+        _name_key(tx.connection, organisation, found["key_id"], new)
+        return 1
+
+
+def _carry_decisions(connection: Connection, about: Patient, new: Mapping[str, str]) -> None:
+    """Put all that was decided about a patient under their new pseudonym."""
+    same = (_d.organisation == about.organisation, _d.patient_pseudonym == about.pseudonym)
+    connection.execute(update(erasures).where(*same).values(new))
+
+
+def _name_key(
+    connection: Connection, organisation: str, key_id: str, new: Mapping[str, Any]
+) -> None:
+    """Put a data key under its patient's new pseudonym; under a name that nobody has, where another
+    data key of the patient has that."""
+    pseudonym = new["patient_pseudonym"]
+    same = (_k.organisation == organisation, _k.patient_pseudonym == pseudonym, _k.id != key_id)
+    taken = connection.execute(select(_k.id).where(*same)).first() is not None
+    apart = {
+        "patient_pseudonym": secrets.token_hex(len(pseudonym) // 2),
+        "pseudonym_key": BY_NO_KEY,
+    }
+    values = {**new, **(apart if taken else {})}
+    connection.execute(update(vault_keys).where(_k.id == key_id).values(values))
 
 
 _NAME = (

@@ -30,6 +30,16 @@ from cds_service.db.restriction import IS_RESTRICTED
 from cds_service.db.tables import audit_entries, prediction_payloads, predictions
 
 Row = dict[str, Any]
+COLUMN_OF = {
+    "service": "service",
+    "version": "model_version",
+    "status": "status",
+    "returned": "returned",
+    "mode": "mode",
+    "unit": "unit",
+    "pseudonym": "patient_pseudonym",
+}
+"""What predictions are filtered by, each with the column it compares."""
 WHOLE_PAYLOAD = ("features", "document", "response", "timings")
 
 
@@ -126,9 +136,10 @@ def _read(engine: Engine, query: Select[Any]) -> list[Row]:
 def _in_utc(row: RowMapping) -> Row:
     """The row, its times in UTC; SQLite keeps them so without saying it."""
     return {
-        name: _utc(value) if isinstance(value, datetime) else value for name, value in row.items()
+        name: utc(value) if isinstance(value, datetime) else value for name, value in row.items()
     }
 
 
-def _utc(moment: datetime) -> datetime:
+def utc(moment: datetime) -> datetime:
+    """A stored moment in UTC, whichever way a database gives it back."""
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

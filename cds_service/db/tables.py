@@ -183,9 +183,14 @@ erasures = Table(
     Column("who", String(128), nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),
     Column("predictions", Integer, nullable=False, comment="how many it took away"),
+    Column("key_id", String(36), ForeignKey("vault_keys.id", name="fk_erasures_key")),
+    Column("sealed", LargeBinary, comment="whom a restriction that stands is about"),
     Index(None, "organisation", "patient_pseudonym"),
+    Index(None, "key_id"),
 )
-"""What was decided when somebody asked to be erased. Rows are only ever added."""
+"""What was decided when somebody asked to be erased. Rows are only ever added. A restriction keeps
+FHIR base and Patient.id under the patient's data key until another decision ends it, so that it can
+follow the patient to the pseudonym of a new key; null in rows older than that."""
 
 undelivered = Table(
     "undelivered",

@@ -50,16 +50,14 @@ Chains = tuple[str, date]
 
 def commitment(columns: tuple[str, ...], row: Mapping[str, Any], salt: bytes) -> bytes:
     """The commitment to a row; a column the row lacks counts as null."""
-    said = msgspec.json.encode([_plain(row.get(name)) for name in columns])
-    return _FORMAT + hashlib.sha256(_FORMAT + salt + said).digest()
+    plain = [_in_utc(v) if isinstance(v, datetime) else v for v in map(row.get, columns)]
+    return _FORMAT + hashlib.sha256(_FORMAT + salt + msgspec.json.encode(plain)).digest()
 
 
-def _plain(value: Any) -> Any:
-    """A value as it is committed to; a moment in UTC, whichever way a database gives it back."""
-    if isinstance(value, datetime):
-        moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-        return moment.isoformat(timespec="microseconds")
-    return value
+def _in_utc(moment: datetime) -> str:
+    """A moment as it is committed to, whichever way a database gives it back."""
+    aware = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return aware.isoformat(timespec="microseconds")
 
 
 def first_link(organisation: str, day: date, writer: str) -> bytes:

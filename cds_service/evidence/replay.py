@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
@@ -51,7 +52,8 @@ class Replay:
     """What came of computing a prediction again.
 
     `taken`: fields of the log that cannot be computed from it and were taken as they stand.
-    `zone`: the one the cards were made in now; the log does not hold it.
+    `zone`: the one the cards were made in now; `zone_logged`: whether the log says so, which older
+    rows do not.
     """
 
     prediction_id: str
@@ -61,6 +63,7 @@ class Replay:
     libraries_logged: str
     software_logged: str
     zone: str
+    zone_logged: bool
 
     @property
     def equal(self) -> bool:
@@ -77,13 +80,15 @@ class Replay:
 def replay(row: Row, package: Package, zone: tzinfo) -> Replay:
     """A row of the log computed again with the package that made it, and compared field by field.
 
-    Raises Erased where its payload was erased, LogUnavailable where that cannot be read.
+    `zone`: the installation's, for rows that do not say in which one their cards were made. Raises
+    Erased where its payload was erased, LogUnavailable where that cannot be read.
     """
     try:
         logged = read_pseudonymous(row)
         values = _values(row)
     except msgspec.DecodeError:
         raise LogUnavailable("what was logged of this prediction cannot be read") from None
+    zone = zone if logged.timezone is None else _zone(logged.timezone)
     bare = msgspec.structs.replace(logged, cards=[])
     again = _computed(bare, values, package)
     link = _link(logged.cards)
@@ -101,6 +106,7 @@ def replay(row: Row, package: Package, zone: tzinfo) -> Replay:
         libraries_logged=row["libraries"],
         software_logged=row["software_version"],
         zone=str(zone),
+        zone_logged=logged.timezone is not None,
     )
 
 
@@ -116,6 +122,7 @@ def as_json(replay: Replay) -> dict[str, Any]:
         "libraries": {"logged": replay.libraries_logged, "now": libraries()},
         "software": {"logged": replay.software_logged, "now": __version__},
         "zone": replay.zone,
+        "zone_logged": replay.zone_logged,
     }
 
 
@@ -231,6 +238,14 @@ def _place(alarm: RuleAlarm) -> str:
 
 
 # ---- the cards ------------------------------------------------------------------------------
+
+
+def _zone(name: str) -> tzinfo:
+    """A logged time zone. Raises LogUnavailable where none of that name is known here."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError):  # ValueError: no name of a zone at all
+        raise LogUnavailable("the logged time zone is not known here") from None
 
 
 def _link(cards: list[Card]) -> str | None:

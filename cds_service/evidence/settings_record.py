@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from pydantic import SecretStr
-from sqlalchemy import make_url
 
 from cds_service.account import account
 from cds_service.db.audit import AuditEntry, newest_entry
 from cds_service.db.log import PredictionLog
+from cds_service.db.postgresql import read_url
 from cds_service.errors import SetupError
 from cds_service.identities.keyring import UNNAMED
 from cds_service.settings import Settings
@@ -87,9 +88,13 @@ def _key_id(key: str) -> str:
 
 def _address(url: str) -> str:
     """Where a database is: neither who opens it nor how."""
-    parts = make_url(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.get_backend_name()}://{parts.host or ''}{port}/{parts.database or ''}"
+    parts = read_url(url)
+    several = parts.normalized_query
+    hosts = parts.host or ",".join(several.get("host", ()))
+    ports = str(parts.port or ",".join(several.get("port", ())))
+    pairs = zip_longest(hosts.split(","), ports.split(","), fillvalue="")
+    where = ",".join(f"{host}:{port}" if port else host for host, port in pairs)
+    return f"{parts.get_backend_name()}://{where}/{parts.database or ''}"
 
 
 def _digest_of(path: Path, name: str) -> str:

@@ -28,7 +28,7 @@ from cds_service.db.erasure import (
     why_not_destroy,
 )
 from cds_service.db.log import PredictionLog
-from cds_service.db.patients import Whom, entries_by_cpr, ids_of
+from cds_service.db.patients import Named, Whom, entries_by_cpr, ids_of
 from cds_service.errors import BadRequest
 from cds_service.identities.privacy import Privacy
 from cds_service.identities.register import Erasure, append_erasure, read_register
@@ -71,7 +71,10 @@ class Asking:
 def patient_of(privacy: Privacy, organisation: str, *, fhir_base: str, patient: str) -> Whom:
     """A patient of a FHIR server by their id, under every key."""
     found = privacy.pseudonyms(organisation, fhir_base, "Patient", patient)
-    return Whom(organisation, {pseudonym: key_id for key_id, pseudonym in found.items()})
+    named = {
+        privacy.pseudonym(organisation, fhir_base, "Patient", patient): Named(fhir_base, patient)
+    }
+    return Whom(organisation, {pseudonym: key_id for key_id, pseudonym in found.items()}, named)
 
 
 def patient_by_cpr(log: PredictionLog, privacy: Privacy, asking: Asking, cpr: str) -> Whom:
@@ -83,13 +86,15 @@ def patient_by_cpr(log: PredictionLog, privacy: Privacy, asking: Asking, cpr: st
     subject = next(iter(sent.values()))
     log.audit(asking.entry("find", subject, vault="opened", by="CPR number")).result()
     pseudonyms: dict[str, str] = {}
+    named: dict[str, Named] = {}
     for row in entries_by_cpr(log.engine, asking.organisation, list(sent.values())):
         opened = privacy.unseal(row)
         one = patient_of(
             privacy, asking.organisation, fhir_base=opened["fhir_base"], patient=opened["patient"]
         )
         pseudonyms |= one.pseudonyms
-    return Whom(asking.organisation, pseudonyms)
+        named |= one.named
+    return Whom(asking.organisation, pseudonyms, named)
 
 
 def require_known(whom: Whom) -> Whom:

@@ -12,10 +12,12 @@ from cds_service.db.log import PredictionLog
 from cds_service.db.rotation import (
     Part,
     Rekey,
+    RekeyRestriction,
     RemoveUnused,
     Reseal,
     Rewrap,
     patients_under_other_keys,
+    restrictions_under_other_keys,
 )
 from cds_service.db.transaction import Write
 from cds_service.identities.privacy import Privacy
@@ -34,9 +36,10 @@ def rotate_seals(log: PredictionLog, privacy: Privacy) -> dict[str, int]:
 
 
 def rotate_pseudonyms(log: PredictionLog, privacy: Privacy) -> dict[str, int]:
-    """How many patients, and predictions of theirs, got pseudonyms of the key in use.
+    """How many patients, and predictions of theirs, got pseudonyms of the key in use; and how many
+    restrictions of patients who have no predictions.
 
-    Opens every entry of these patients. Raises LogUnavailable, NotDurable.
+    Opens every entry of these patients. Raises SealBroken, LogUnavailable, NotDurable.
     """
     changed, patients, after = 0, 0, ""
     while True:
@@ -47,8 +50,10 @@ def rotate_pseudonyms(log: PredictionLog, privacy: Privacy) -> dict[str, int]:
         waiting = [log.commit(Rekey(privacy, patient)) for patient in sorted(found)]
         done = [one.result() for one in waiting]
         patients, changed, after = patients + sum(map(bool, done)), changed + sum(done), last
+    left = restrictions_under_other_keys(log.engine, privacy.pseudonym_key)
+    carried = sum(log.commit(RekeyRestriction(privacy, one)).result() for one in left)
     log.commit(RemoveUnused(privacy.pseudonym_key)).result()
-    return {"patients": patients, "predictions": changed}
+    return {"patients": patients, "predictions": changed, "restrictions": carried}
 
 
 def _each_part(log: PredictionLog, write: Callable[[str], Write[Part]]) -> int:

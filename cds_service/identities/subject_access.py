@@ -1,19 +1,23 @@
 """Everything the log holds about one patient, for that patient (GDPR art. 15): data and text.
 
 Pure. The data are the whole records as JSON values; the text is what of them a person reads: what
-was predicted, when, on whose question, what was shown, who read it. Called by `varsel privacy
-access`, which opened the vault and put that on record before.
+was predicted, when, on whose question, what was shown, who read it, in the words of the package
+that predicted it, as long as it is here. Called by `varsel privacy access`, which opened the vault
+and put that on record before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple
 
 from cds_service.evidence.replay import whole_record
-from cds_service.wording import day_and_time, number, printable
+from cds_service.identities.reads import Read, as_json
+from cds_service.wording import day_and_time, number, printable, shown_unit
 from fhir_adapters.clock import to_iso
+from fhir_adapters.features.language import FeatureSpec
+from models.manifest import Manifest
 
 Language = Literal["da", "en"]
 Json = dict[str, Any]
@@ -40,11 +44,16 @@ class _Words(NamedTuple):
     shown: str
     nothing_shown: str
     values: str
+    missing: str
+    yes: str
+    no: str
     feedback: str
     undelivered: str
     reads: str
     decisions: str
     searches: str
+    lists: str
+    left_out: str
     none: str
 
 
@@ -64,11 +73,16 @@ _WORDS: Mapping[Language, _Words] = {
         shown="Vist: {summary}",
         nothing_shown="Der blev ikke vist noget ({returned})",
         values="Indgik i beregningen",
+        missing="mangler",
+        yes="ja",
+        no="nej",
         feedback="Tilbagemelding {when}: {outcome}",
         undelivered="Svaret nåede ikke frem ({how}) {when}",
         reads="Hvem har set eller behandlet beregningen",
         decisions="Afgørelser om sletning og begrænsning",
         searches="Hvem har søgt efter dig",
+        lists="Hvem har læst lister og udtræk, hvor beregninger om dig var med (antal)",
+        left_out="{n} lister og udtræk er lavet uden dine beregninger, mens læsning var begrænset",
         none="ingen",
     ),
     "en": _Words(
@@ -86,11 +100,16 @@ _WORDS: Mapping[Language, _Words] = {
         shown="Shown: {summary}",
         nothing_shown="Nothing was shown ({returned})",
         values="What it rested on",
+        missing="missing",
+        yes="yes",
+        no="no",
         feedback="Feedback {when}: {outcome}",
         undelivered="The answer did not arrive ({how}) {when}",
         reads="Who read or handled the prediction",
         decisions="Decisions about erasure and restriction",
         searches="Who looked for you",
+        lists="Who read lists and exports that predictions about you were in (how many)",
+        left_out="{n} lists and exports were made without yours, while reading was restricted",
         none="none",
     ),
 }
@@ -103,9 +122,11 @@ def everything(
     *,
     decisions: Sequence[Json],
     searches: Sequence[Json],
+    reads: Sequence[Read],
 ) -> Json:
     """All of it as JSON values: whom it is about, each prediction whole with its references, what
-    was decided about the patient, and who looked for them.
+    was decided about the patient, who looked for them, and who read lists and exports that their
+    predictions were in.
     """
     identities = [{name: one.references.get(name) for name in _IDENTITY} for one in found]
     return {
@@ -116,6 +137,7 @@ def everything(
         ],
         "decisions": [_plain(one) for one in decisions],
         "searches": [_plain(one) for one in searches],
+        "lists_and_exports": [as_json(one) for one in reads],
     }
 
 
@@ -129,35 +151,61 @@ def _plain(row: Json) -> Json:
     }
 
 
-def as_text(everything: Json, zone: tzinfo, language: Language) -> str:
-    """What of it a person reads, with headings, in Danish or English."""
+def as_text(
+    everything: Json, zone: tzinfo, language: Language, *, manifests: Mapping[str, Manifest]
+) -> str:
+    """What of it a person reads, with headings, in Danish or English.
+
+    `manifests`: of the packages that predicted, by checksum. What a package that is gone called its
+    outcomes and features is given by their names in the data.
+    """
     words = _WORDS[language]
+    saying = _Saying(words, language, zone, manifests)
     records = everything["predictions"]
     parts = [
         _headed(words.title, "="),
         [words.intro.format(organisation=everything["organisation"], count=len(records)), ""],
         _headed(words.identity),
         [", ".join(f"{k}: {v}" for k, v in one.items() if v) for one in everything["identity"]],
-        *(_of_prediction(one, zone, language) for one in records),
+        *(_of_prediction(one, saying) for one in records),
         ["", *_headed(words.decisions)],
         [f"{d['at']}: {d['decision']}, {d['ground']}" for d in everything["decisions"]]
         or [words.none],
         ["", *_headed(words.searches)],
         [_entry(one) for one in everything["searches"]] or [words.none],
+        ["", *_headed(words.lists)],
+        _lists(everything["lists_and_exports"], words),
     ]
     return "".join(f"{printable(line)}\n" for part in parts for line in part)
+
+
+def _lists(reads: Sequence[Json], words: _Words) -> list[str]:
+    """Who read them among others; of those made while nobody might, how many."""
+    seen = [one for one in reads if not one["left_out"]]
+    lines = [f"{_entry(one)} ({len(one['predictions'])})" for one in seen]
+    left_out = len(reads) - len(seen)
+    return [*(lines or [words.none]), *([words.left_out.format(n=left_out)] if left_out else [])]
 
 
 def _headed(title: str, line: str = "-") -> list[str]:
     return [title, line * len(title)]
 
 
-def _of_prediction(record: Json, zone: tzinfo, language: Language) -> Iterator[str]:
-    words = _WORDS[language]
+class _Saying(NamedTuple):
+    """In which words, language and zone a record is told."""
 
-    def when(moment: str) -> str:
-        return day_and_time(moment, zone, language)
+    words: _Words
+    language: Language
+    zone: tzinfo
+    manifests: Mapping[str, Manifest]
 
+    def when(self, moment: str) -> str:
+        """Day and time of an ISO instant."""
+        return day_and_time(moment, self.zone, self.language)
+
+
+def _of_prediction(record: Json, saying: _Saying) -> Iterator[str]:
+    words, when = saying.words, saying.when
     yield ""
     yield from _headed(words.prediction.format(id=record["prediction_id"]))
     yield words.asked.format(
@@ -170,15 +218,17 @@ def _of_prediction(record: Json, zone: tzinfo, language: Language) -> Iterator[s
     yield words.model.format(model=record["model_id"], version=record["model_version"])
     yield words.purpose.format(purpose=record["purpose"], ground=record["legal_ground"])
     yield words.result.format(status=record["status"])
+    manifest = saying.manifests.get(record["package_checksum"])
     for head in (record["document"] or {}).get("heads", []):
-        risk = number(100 * head["risk"], 1, language)
-        yield words.outcome.format(outcome=head["outcome"], days=head["horizon_days"], risk=risk)
+        yield _outcome(head, manifest, saying)
     cards = (record["response"] or {}).get("cards", [])
     yield from (words.shown.format(summary=card["summary"]) for card in cards)
     if not cards:
         yield words.nothing_shown.format(returned=record["returned"])
     yield f"{words.values}:"
-    yield from (_value(one, when) for one in record["features"] or [])
+    specs = {spec.name: spec for spec in manifest.features} if manifest else {}
+    for one in record["features"] or []:
+        yield f"  {_value(one, specs.get(one['name']), saying)}"
     for one in record["feedback"]:
         yield words.feedback.format(when=when(one["received_at"]), outcome=one["outcome"])
     for one in record["undelivered"]:
@@ -187,11 +237,37 @@ def _of_prediction(record: Json, zone: tzinfo, language: Language) -> Iterator[s
     yield from [f"  {_entry(one)}" for one in record["audit"]] or [f"  {words.none}"]
 
 
-def _value(feature: Json, when: Callable[[str], str]) -> str:
-    if feature.get("value") is None:
-        return f"  {feature['name']}: {feature['status']}"
-    at = f" ({when(to_iso(feature['time']))})" if feature.get("time") else ""
-    return f"  {feature['name']}: {feature['value']:g} {feature.get('unit') or ''}".rstrip() + at
+def _outcome(head: Json, manifest: Manifest | None, saying: _Saying) -> str:
+    """A risk by the title the package gives it, which says within how long; else by what the data
+    call it."""
+    risk = number(100 * head["risk"], 1, saying.language)
+    titles = {one.id: one.title for one in manifest.heads} if manifest else {}
+    title = titles.get(head["head"])
+    if title is not None:
+        return f"{title.in_language(saying.language)}: {risk} %"
+    return saying.words.outcome.format(
+        outcome=head["outcome"], days=head["horizon_days"], risk=risk
+    )
+
+
+def _value(feature: Json, spec: FeatureSpec | None, saying: _Saying) -> str:
+    """One value, or that it was missing, with its time where it has one."""
+    label = spec.label.in_language(saying.language) if spec else feature["name"]
+    value = feature.get("value")
+    if value is None:
+        status = feature["status"]
+        return f"{label}: {saying.words.missing if status == 'missing' else status}"
+    at = f" ({saying.when(to_iso(feature['time']))})" if feature.get("time") else ""
+    return f"{label}: {_amount(value, feature, spec, saying)}{at}"
+
+
+def _amount(value: float, feature: Json, spec: FeatureSpec | None, saying: _Saying) -> str:
+    if spec is None:
+        return f"{value:g} {feature.get('unit') or ''}".rstrip()
+    if spec.yes_no:
+        return saying.words.yes if value else saying.words.no
+    unit = shown_unit(spec.unit, saying.language)
+    return f"{number(value, spec.decimals, saying.language)} {unit}".rstrip()
 
 
 def _entry(entry: Json) -> str:

@@ -17,20 +17,17 @@ from cds_service.api.exports import Listing, Reading, answer_list, reading, unti
 from cds_service.api.formats import JSON, PAYLOAD_OF, RESOURCES, as_json, chosen
 from cds_service.api.paging import check_known, moment_of, purpose_of, said_filters
 from cds_service.auth.roles import PREDICTION_ROUTE, PREDICTIONS_ROUTE, Grant, not_there
-from cds_service.db.search import Place, Row, Wanted, find_prediction, predictions_page
+from cds_service.db.search import (
+    COLUMN_OF,
+    Place,
+    Row,
+    Wanted,
+    find_prediction,
+    predictions_page,
+)
 from cds_service.errors import NotPermitted
 
 router = APIRouter(tags=["Governance"])
-COLUMN_OF = {
-    "service": "service",
-    "version": "model_version",
-    "status": "status",
-    "returned": "returned",
-    "mode": "mode",
-    "unit": "unit",
-    "pseudonym": "patient_pseudonym",
-}
-"""The filters, each with the column it compares."""
 
 
 @router.get(PREDICTIONS_ROUTE, **docs_api.PREDICTIONS)

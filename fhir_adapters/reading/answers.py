@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fhir_adapters import resources as r
 from fhir_adapters.reading.shared import Reading
+from fhir_adapters.reading.versions import current
 from fhir_adapters.reading.wanted import AnswerRule
 from fhir_adapters.record import Fact
 
@@ -17,7 +18,7 @@ def read_answers(reading: Reading) -> None:
     rules = {link: rule for rule in reading.wanted.answers for link in rule.link_ids}
     if not rules:
         return
-    for response in reading.gathered.of("QuestionnaireResponse"):
+    for response in current(reading.gathered.of("QuestionnaireResponse")):
         if response.status not in COUNTS:
             continue
         at = reading.time(response.authored, "QuestionnaireResponse")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from fhir_adapters import resources as r
 from fhir_adapters.clock import OPEN
 from fhir_adapters.reading.shared import Reading, codings
+from fhir_adapters.reading.versions import current
 from fhir_adapters.record import Contact
 
 COUNTS = frozenset({"finished", "in-progress", "onleave", "arrived", "triaged"})
@@ -24,7 +25,7 @@ def read_contacts(reading: Reading) -> Iterable[Contact]:
 
 
 def _contacts(reading: Reading) -> Iterator[Contact]:
-    for encounter in reading.gathered.of("Encounter"):
+    for encounter in current(reading.gathered.of("Encounter")):
         if encounter.status not in COUNTS:
             continue
         period = encounter.period

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from fhir_adapters import resources as r
 from fhir_adapters.reading.shared import WITHDRAWN, Found, Reading, codings
+from fhir_adapters.reading.versions import current
 from fhir_adapters.record import Fact, FactStatus
 from fhir_adapters.references import reference_key
 from fhir_adapters.units import to_concept_unit
@@ -30,7 +31,8 @@ _UNTAGGED: frozenset[str] = frozenset()
 def read_observations(reading: Reading) -> None:
     """Every observation of a wanted concept that counts, as facts."""
     voided = _withdrawn_results(reading)
-    for o in reading.gathered.of("Observation"):
+    observations = reading.gathered.of("Observation")
+    for o in current(observations) if reading.gathered.mixed else observations:
         found = reading.meanings(o.code)
         if not found and not o.component:
             continue

@@ -1,17 +1,18 @@
 """`make bench-log`: a million predictions (or `--rows`) in SQLite and in PostgreSQL.
 
 How fast they go in, how large they are with their indexes, how long the questions take that are
-asked of them and whether each goes by an index; and what full durability costs `log.store` with
-sixteen writers, in turns with durability switched off. Ends with one line of JSON and exits 1 where
-something is missed.
+asked of them and whether each goes by an index; how long `varsel log verify` takes over all of
+them; and what full durability costs (`log_durability.py`). Ends with one line of JSON and exits 1
+where something is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,29 +20,33 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from queue import SimpleQueue
 from statistics import median, quantiles
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 from sqlalchemy import Engine, event, text
 
 from cds_service.card_ids import ids_of_card
 from cds_service.db.feedback import predictions_of
-from cds_service.db.log import PredictionLog, open_engine
+from cds_service.db.log import open_engine
 from cds_service.db.migrate import upgrade
 from cds_service.db.partitions import make_months
 from cds_service.db.reader import WHOLE, LogReader
 from cds_service.db.search import Wanted, predictions_page
 from cds_service.db.tables import predictions
 from tests.bench import log_rows
+from tests.bench.log_durability import LEAST_SHARE, log_alone, served
 from tests.bench.log_rows import Template
+from tests.bench.servers import ROOT
+from tests.bench.sides import SHORTEST_WINDOW_S
 from tests.postgres import postgres
 
 ROWS = 1_000_000
-WRITERS = 16
-ROUNDS, ROUND_S = 8, 1.5
-LEAST_SHARE = 0.85
-"""Throughput at full durability, as a share of that without."""
+KINDS = ("postgresql", "sqlite")
+TRY_WINDOW_S = 3.0
+"""Seconds of a window of the service where fewer rows are asked for: it is a try."""
+_LOOK_S = 0.05
+"""Seconds between two looks at the memory of what verifies."""
 ASKED = 25
 _SMALL = 1000
 """Rows of a table that may well be read whole."""
@@ -54,27 +59,24 @@ LONGEST_MS = {
     "a model's features of a month": 5000.0,
 }
 """The median of each question, in milliseconds; the first two and the fifth stand in a call."""
-_NOT_DURABLE = {
-    "sqlite": "PRAGMA synchronous=OFF",
-    "postgresql": "SET SESSION synchronous_commit = off",
-}
 Question = Callable[[int], object]
-_STARTS = itertools.count()
-"""Of each turn, so that no turn meets another's patients."""
 
 
 def main() -> int:
     """Run the bench; 1 where something is missed."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
-    count = parser.parse_args().rows
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the server on the way out
+    parser.add_argument("--window", type=float, help="seconds of load on the service, each time")
+    asked = parser.parse_args()
+    count: int = asked.rows
+    window_s = asked.window or (SHORTEST_WINDOW_S if count >= ROWS else TRY_WINDOW_S)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends the servers on the way out
     template = log_rows.real_call()
     figures: dict[str, Any] = {"rows": count, "payload_bytes": _payload_bytes(template)}
-    missed: list[str] = [] if count >= ROWS else [f"{count} rows, at least {ROWS}"]
-    for kind in sorted(_NOT_DURABLE):
-        with database(kind) as url:
-            figures[kind], lacking = measured(url, template, count)
+    missed = _too_small(count, window_s)
+    for kind in KINDS:
+        with databases(kind) as make:
+            figures[kind], lacking = measured(make, template, count, window_s=window_s)
         missed += [f"{kind}: {said}" for said in lacking]
     for said in missed:
         print(f"MISSED {said}")
@@ -82,19 +84,54 @@ def main() -> int:
     return 1 if missed else 0
 
 
+def _too_small(count: int, window_s: float) -> list[str]:
+    """What was asked for smaller than the figures are of."""
+    missed = [] if count >= ROWS else [f"{count} rows, at least {ROWS}"]
+    if window_s < SHORTEST_WINDOW_S:
+        missed.append(f"windows of {window_s:g} s, at least {SHORTEST_WINDOW_S:g}")
+    return missed
+
+
 @contextmanager
-def database(kind: str) -> Iterator[str]:
-    """An empty database of a kind; PostgreSQL as large as a small server of a hospital's."""
+def databases(kind: str) -> Iterator[Callable[[], str]]:
+    """What makes an empty database of a kind; PostgreSQL as large as a small server of a
+    hospital's."""
     if kind == "postgresql":
-        with postgres(shared_buffers="'512MB'", max_wal_size="'8GB'") as server:
-            yield server.url(server.create())
+        with postgres(shared_buffers="512MB", max_wal_size="8GB") as server:
+            yield lambda: server.url(server.create())
     else:
         with tempfile.TemporaryDirectory(prefix="varsel-bench-") as folder:
-            yield f"sqlite:///{Path(folder) / 'varsel.db'}"
+            yield lambda: f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'varsel.db'}"
 
 
-def measured(url: str, template: Template, count: int) -> tuple[dict[str, Any], list[str]]:
-    """The figures of a database, and what is missed there."""
+def measured(
+    make: Callable[[], str], template: Template, count: int, *, window_s: float
+) -> tuple[dict[str, Any], list[str]]:
+    """The figures of a kind of database, and what is missed there."""
+    url = make()
+    figures, missed = of_rows(url, template, count)
+    _say("log verify")
+    figures["verify"], lacking = verified(url, count)
+    _say(f"the log alone, after {figures['verify']}")
+    figures["log_alone"] = log_alone(url, template)
+    _say(f"the service, after {figures['log_alone']}")
+    figures["service"] = served({"durable": make(), "lax": make()}, window_s)
+    _say(f"{figures['service']}")
+    return figures, [*missed, *lacking, *_missed_of_service(figures["service"])]
+
+
+def _missed_of_service(service: Mapping[str, Any]) -> list[str]:
+    missed = []
+    if service["share"] < LEAST_SHARE:
+        said = f"{service['share']:.0%} of the service's throughput without durability"
+        missed.append(f"{said}, at least {LEAST_SHARE:.0%}")
+    if set(service["predictions"]) != {"scored"}:
+        missed.append(f"not every prediction was scored: {service['predictions']}")
+    return missed
+
+
+def of_rows(url: str, template: Template, count: int) -> tuple[dict[str, Any], list[str]]:
+    """The figures of so many rows in an empty database, and what is missed there."""
     until = datetime.now(UTC)
     engine = open_engine(url)
     upgrade(engine)
@@ -110,13 +147,8 @@ def measured(url: str, template: Template, count: int) -> tuple[dict[str, Any], 
         "inserted_per_s": round(count / seconds),
         "bytes_per_row": round(_size(engine) / count),
     }
-    asked, missed = answers(engine, template, count, until)
-    figures["ms"] = asked
+    figures["ms"], missed = answers(engine, template, count, until)
     engine.dispose()
-    figures["store"] = durability(url, template)
-    if figures["store"]["share"] < LEAST_SHARE:
-        said = f"{figures['store']['share']:.0%} of the throughput without durability"
-        missed.append(f"{said}, at least {LEAST_SHARE:.0%}")
     return figures, missed
 
 
@@ -265,56 +297,36 @@ def _whole_sqlite(engine: Engine, statement: str, given: Any) -> list[str]:
     return [said for said in details if said.startswith("SCAN") and " USING " not in said]
 
 
-# ---- what durability costs -------------------------------------------------------------------
+# ---- the chains -----------------------------------------------------------------------------
 
 
-def durability(url: str, template: Template) -> dict[str, Any]:
-    """Predictions stored a second with and without durability, in turns; the share of the one of
-    the other is the median of the turns."""
-    pairs: list[tuple[float, float]] = []
-    engines = open_engine(url), open_engine(url)
-    event.listen(engines[1], "connect", _make_lax)
-    with (
-        PredictionLog(engines[0], template.privacy) as durable,
-        PredictionLog(engines[1], template.privacy) as lax,
-    ):
-        for number in range(ROUNDS + 1):
-            order = (durable, lax) if number % 2 else (lax, durable)
-            rates = {log: _stored_per_s(log, template) for log in order}
-            pairs.append((rates[durable], rates[lax]))
-    pairs = pairs[1:]  # the first turn warms up
+def verified(url: str, count: int) -> tuple[dict[str, Any], list[str]]:
+    """What `varsel log verify` takes for the whole log, its start among it, and what is missed."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("VARSEL_")}
+    environment = {**own, "VARSEL_DATABASE_URL": url}
+    began, peak = time.perf_counter(), 0
+    child = subprocess.Popen(
+        [sys.executable, "-m", "cds_service", "log", "verify", "--json"],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    process = psutil.Process(child.pid)
+    while child.poll() is None:
+        peak = max(peak, process.memory_info().rss)
+        time.sleep(_LOOK_S)
+    seconds = time.perf_counter() - began
+    said, _ = child.communicate()
+    report = json.loads(said or b"{}")
+    counted = report.get("predictions", 0)
+    missed = [] if child.returncode == 0 else [f"log verify: exit code {child.returncode}"]
+    if counted != count:
+        missed.append(f"log verify: {counted} predictions, {count} were made")
     return {
-        "writers": WRITERS,
-        "durable_per_s": round(median(full for full, _ in pairs)),
-        "without_per_s": round(median(off for _, off in pairs)),
-        "share": round(median(full / off for full, off in pairs), 3),
-    }
-
-
-def _make_lax(connection: Any, _: Any) -> None:
-    """Undo what makes a connection durable; on a session that has it set."""
-    kind = "sqlite" if "sqlite" in type(connection).__module__ else "postgresql"
-    cursor = connection.cursor()
-    cursor.execute(_NOT_DURABLE[kind])
-    cursor.close()
-    connection.commit()
-
-
-def _stored_per_s(log: PredictionLog, template: Template) -> float:
-    """With so many calls waiting for their commit at any time, as the service has them."""
-    done: SimpleQueue[Any] = SimpleQueue()
-    calls = itertools.count(next(_STARTS) * 1_000_000)
-    stored, began = 0, time.perf_counter()
-    for _ in range(WRITERS):
-        log.store(template.call(next(calls))).add_done_callback(done.put)
-    while time.perf_counter() - began < ROUND_S:
-        done.get().result()
-        stored += 1
-        log.store(template.call(next(calls))).add_done_callback(done.put)
-    lasted = time.perf_counter() - began
-    for _ in range(WRITERS):
-        done.get().result()
-    return stored / lasted
+        "predictions": counted,
+        "chains": report.get("chains", 0),
+        "seconds": round(seconds, 1),
+        "per_s": round(counted / seconds),
+        "peak_mb": round(peak / 1e6),
+    }, missed
 
 
 def _say(said: str) -> None:

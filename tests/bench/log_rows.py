@@ -1,8 +1,9 @@
 """Predictions for the bench of the log: one real hook call, and as many like it as wanted.
 
 Ids are hashes, as the product's are, so that they fall anywhere in an index; times go on from row
-to row through 24 months, as they do in life; seals and commitments are random bytes, which no
-database can make smaller.
+to row through 24 months, as they do in life; seals are random bytes, which no database can make
+smaller. Every row is the next link of its organisation's chain of the day, placed there by the
+product's own `chain.Writer`, so that `varsel log verify` finds nothing wrong.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sqlalchemy import Engine, Table, insert, select
 from cds_service.app import create_app
 from cds_service.db.log import open_engine
 from cds_service.db.tables import prediction_payloads, predictions, vault_entries, vault_keys
+from cds_service.evidence import chain
 from cds_service.identities.privacy import Privacy, uuid_v8
 from cds_service.settings import Settings
 
@@ -86,11 +88,13 @@ def _only_row(engine: Engine, table: Table) -> Row:
 
 def load(engine: Engine, template: Template, count: int, until: datetime) -> Iterator[float]:
     """Insert so many predictions of the months before `until`; the seconds of each batch."""
+    writer = chain.Writer()
     for start in range(0, count, BATCH):
         numbers = range(start, min(start + BATCH, count))
         made: dict[Table, list[Row]] = {table: [] for table in _TABLES}
         for number in numbers:
-            for table, row in _prediction(template, number, count, until):
+            rows_of_it = _prediction(template, number, count, until)
+            for table, row in _chained(writer, rows_of_it).items():
                 made[table].append(row)
         began = datetime.now(UTC)
         with engine.begin() as connection:
@@ -117,21 +121,30 @@ def time_of(number: int, count: int, until: datetime) -> datetime:
     return until - span + number * (span / count)
 
 
+def _chained(writer: chain.Writer, rows: Mapping[Table, Row]) -> Mapping[Table, Row]:
+    """The rows of a prediction as the next link of its chain; in the place of those given."""
+    row, payload = rows[predictions], rows[prediction_payloads]
+    said = payload | row | {"sealed": rows[vault_entries]["sealed"]}
+    placed = writer.place(chain.PREDICTION, said, today=row["computed_at"].date())
+    writer.take(row["organisation"], placed)
+    salt = placed.pop("salt")
+    chained = {predictions: row | placed, prediction_payloads: payload | {"salt": salt}}
+    return {**rows, **chained}
+
+
 def _prediction(
     template: Template, number: int, count: int, until: datetime
-) -> Iterator[tuple[Table, Row]]:
+) -> Mapping[Table, Row]:
     """The rows of a prediction; with its patient's key where it is the patient's first."""
     own, at = prediction_id(number), time_of(number, count, until)
     organisation, pseudonym = patient_of(number, count)
     patient = {"organisation": organisation, "patient_pseudonym": pseudonym}
     key_id = str(uuid_v8(_digest("key", number % max(1, count // PER_PATIENT))))
-    if number < max(1, count // PER_PATIENT):
-        yield vault_keys, template.rows["vault_keys"] | patient | {"id": key_id, "created_at": at}
-    row = template.rows["predictions"]
-    dice = random.Random(number)
-    yield (
-        predictions,
-        row | patient | {
+    row, payload = template.rows["predictions"], template.rows["prediction_payloads"]
+    texts = {n: payload[n].replace(row["prediction_id"], own) for n in ("document", "response")}
+    sealed = random.Random(number).randbytes(len(template.rows["vault_entries"]["sealed"]))
+    made = {
+        predictions: row | patient | {
             "prediction_id": own,
             "hook_instance": str(uuid_v8(_digest("instance", number))),
             "content_digest": _digest("content", number).hex(),
@@ -140,16 +153,13 @@ def _prediction(
             "model_id": MODELS[number % len(MODELS)],
             "service": MODELS[number % len(MODELS)],
             "as_of": at, "index_time": at, "computed_at": at,
-            "chain_day": at.date(), "chain_sequence": number,
-            "commitment": dice.randbytes(33), "link": dice.randbytes(32),
         },
-    )  # fmt: skip
-    payload = template.rows["prediction_payloads"]
-    texts = {n: payload[n].replace(row["prediction_id"], own) for n in ("document", "response")}
-    times = {"prediction_id": own, "computed_at": at, "salt": dice.randbytes(16)}
-    yield prediction_payloads, payload | texts | times
-    sealed = dice.randbytes(len(template.rows["vault_entries"]["sealed"]))
-    yield vault_entries, {"prediction_id": own, "key_id": key_id, "sealed": sealed}
+        prediction_payloads: payload | texts | {"prediction_id": own, "computed_at": at},
+        vault_entries: {"prediction_id": own, "key_id": key_id, "sealed": sealed},
+    }  # fmt: skip
+    if number < max(1, count // PER_PATIENT):
+        made[vault_keys] = template.rows["vault_keys"] | patient | {"id": key_id, "created_at": at}
+    return made
 
 
 def _digest(*parts: object) -> bytes:

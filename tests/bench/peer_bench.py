@@ -16,56 +16,23 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
-from tests.bench.client import send_for
 from tests.bench.peer.app import SERVICE
 from tests.bench.production import install, request_now
-from tests.bench.records import Request
-from tests.bench.servers import PRODUCT, ROOT, Server, running
+from tests.bench.servers import PRODUCT, ROOT, running
+from tests.bench.sides import CONNECTIONS, ROUNDS, SHORTEST_WINDOW_S, WARM_UP_S, Side, Window
 
 PEER_PYTHON = ROOT / ".venv-peer" / "bin" / "python"
 PEER = ROOT / "tests" / "bench" / "peer" / "app.py"
-CONNECTIONS = 16
-SHORTEST_WINDOW_S = 10.0
-ROUNDS = 3
-WARM_UP_S = 1.0
 LEAST_TIMES: Mapping[int, Mapping[str, float]] = {
     500: {"shipped": 4.0, "tuned": 2.5},
     5000: {"shipped": 8.0, "tuned": 2.5},
 }
 """How many times as many requests per second as the peer, by size and form of the peer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """One of the servers that take turns."""
-
-    name: str
-    server: Server
-    path: str
-    token: str = ""
-
-    async def answer(self, request: Request, seconds: float) -> Window:
-        """A window of load; RuntimeError where an answer is not 200."""
-        before = self.server.cpu_s()
-        load = await send_for(
-            self.server.port, self.path, request,
-            connections=CONNECTIONS, seconds=seconds, token=self.token,
-        )  # fmt: skip
-        answered = len(load.latencies_s)
-        return Window(answered / load.lasted_s, 1000 * (self.server.cpu_s() - before) / answered)
-
-
-class Window(NamedTuple):
-    """Answers per second, and the server's CPU milliseconds per answer."""
-
-    per_second: float
-    cpu_ms: float
 
 
 Windows = dict[int, dict[str, list[Window]]]

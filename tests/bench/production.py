@@ -1,8 +1,8 @@
 """A production installation for the bench: a caller with a bearer token, its model live.
 
 And requests that production answers with a score: it allows no replay, so the bench's record is
-moved in time until the patient is about to be discharged. Called by `peer_bench` and `soak`; its
-caller by `hook` too.
+moved in time until the patient is about to be discharged. Called by `peer_bench`, `soak` and
+`log_durability`; its caller by `hook` too.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import base64
 import hashlib
 import re
 import secrets
-import sqlite3
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
+from sqlalchemy import func, select
 
 from cds_service.db.log import open_engine
 from cds_service.db.migrate import upgrade
+from cds_service.db.tables import predictions
 from cds_service.settings import Settings
 from tests.bench.records import PLACEHOLDER, Request, hook_request
 from tests.decided import bring_live
@@ -36,13 +36,16 @@ class Installation:
 
     settings: dict[str, str]
     token: str
-    database: Path
+    database: str
 
     def statuses(self) -> dict[str, int]:
         """How many predictions of each status stand in the log."""
-        with closing(sqlite3.connect(self.database)) as connection:
-            rows = connection.execute("SELECT status, count(*) FROM predictions GROUP BY status")
-            return dict(rows.fetchall())
+        engine = open_engine(self.database)
+        counted = select(predictions.c.status, func.count()).group_by(predictions.c.status)
+        with engine.connect() as connection:
+            found: dict[str, int] = dict(connection.execute(counted).tuples().all())
+        engine.dispose()
+        return found
 
 
 def patient_caller(folder: Path) -> tuple[Path, str]:
@@ -58,13 +61,15 @@ def patient_caller(folder: Path) -> tuple[Path, str]:
     return callers, token
 
 
-def install(folder: Path) -> Installation:
-    """A migrated database, keys, one caller, and the readmission model brought live by commands."""
+def install(folder: Path, database_url: str | None = None) -> Installation:
+    """A migrated database, keys, one caller, and the readmission model brought live by commands.
+
+    `database_url`: an empty database; None for a SQLite file in the folder.
+    """
     callers, token = patient_caller(folder)
-    database = folder / "varsel.db"
     settings = Settings(
         profile="production",
-        database_url=f"sqlite:///{database}",
+        database_url=database_url or f"sqlite:///{folder / 'varsel.db'}",
         state_dir=folder,
         callers_file=callers,
         allow_synthetic_models=True,
@@ -82,7 +87,7 @@ def install(folder: Path) -> Installation:
         "VARSEL_ALLOW_SYNTHETIC_MODELS": "true",
         "VARSEL_CALLS_PER_MINUTE": "1000000",
     }
-    return Installation(environment, token, database)
+    return Installation(environment, token, settings.database)
 
 
 def request_now(resources: int, now: datetime) -> Request:

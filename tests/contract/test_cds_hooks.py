@@ -17,7 +17,9 @@ from httpx2 import Response
 
 from cds_service.app import create_app
 from cds_service.settings import Settings
-from models.registry import Registry
+from models.manifest import read_manifest
+from models.package import Package
+from models.registry import BUNDLED, Registry
 from tests.matchers import check_response, empty_members
 
 Change = Mapping[str, Any]
@@ -73,8 +75,11 @@ CARDS = {
 # ---- discovery ------------------------------------------------------------------------------
 
 
-def test_r05_discovery_lists_each_service_with_what_a_client_needs(client: TestClient) -> None:
-    """200 and JSON; hook, id, title and description are text; nothing is null or empty."""
+def test_r05_discovery_lists_each_service_with_what_a_client_needs(
+    client: TestClient, package: Package
+) -> None:
+    """200 and JSON; hook, id, title and description are text, the prefetch is all the package asks
+    and the version its own; nothing is null or empty."""
     answer = client.get("/cds-services")
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
@@ -86,27 +91,32 @@ def test_r05_discovery_lists_each_service_with_what_a_client_needs(client: TestC
     for service in services:
         for name in ("hook", "id", "title", "description"):
             assert isinstance(service[name], str)
+        asked = {key: query.template for key, query in package.manifest.prefetch.items()}
+        assert service["prefetch"] == asked
+        assert service["version"] == package.manifest.version
     assert list(empty_members(answer.json())) == []
 
 
-def test_r12_prefetch_templates_use_only_what_the_specification_recommends(
-    client: TestClient,
-) -> None:
-    """A read, or a search by patient, token, `_sort` and `_count`; tokens of the context alone."""
-    (templates, *_) = [s["prefetch"] for s in client.get("/cds-services").json()["services"]]
-    for template in templates.values():
+@pytest.mark.parametrize(
+    "name", sorted(path.parent.name for path in BUNDLED.glob("*/manifest.toml"))
+)
+def test_r12_prefetch_templates_use_only_what_the_specification_recommends(name: str) -> None:
+    """A read, or a search by patient, token, `_sort` and `_count`; tokens of the context alone. Of
+    every bundled package, as discovery sends them."""
+    for query in read_manifest(BUNDLED / name).prefetch.values():
         assert re.fullmatch(
             r"Patient/\{\{context\.patientId\}\}"
             r"|[A-Z][A-Za-z]+\?patient=\{\{context\.patientId\}\}"
             r"(&(category|status|code|_sort|_count)=[A-Za-z0-9,|-]+)*",
-            template,
-        ), template
+            query.template,
+        ), query.template
 
 
 def test_r04_an_installation_without_models_offers_no_service(settings: Settings) -> None:
     """200 with an empty list, not an error."""
     with TestClient(create_app(settings, Registry({}, {}))) as client:
-        assert client.get("/cds-services").json() == {"services": []}
+        answer = client.get("/cds-services")
+    assert (answer.status_code, answer.json()) == (200, {"services": []})
 
 
 @pytest.mark.parametrize(

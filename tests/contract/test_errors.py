@@ -15,6 +15,7 @@ from httpx2 import Response
 from cds_service import errors
 from cds_service.app import bare_app
 from cds_service.errors import OurFault, RequestRefused
+from tests.matchers import empty_members
 
 ROOT = Path(__file__).parents[2]
 URL = "/cds-services/readmission-30d"
@@ -87,6 +88,7 @@ def the_issue(answer: Response) -> dict[str, Any]:
     body = answer.json()
     assert body["resourceType"] == "OperationOutcome"
     assert "cards" not in body
+    assert list(empty_members(body)) == []
     (issue,) = body["issue"]
     assert issue["severity"] in {"error", "fatal"}
     assert issue["diagnostics"]

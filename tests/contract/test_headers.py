@@ -119,10 +119,12 @@ def test_r37_a_page_of_a_listed_origin_may_call_with_its_token(
 
 
 def test_r37_a_page_may_read_why_it_was_refused(open_to_a_page: TestClient) -> None:
-    """Refusals carry the origin too, else a developer sees a CORS fault instead of the cause."""
+    """Refusals carry the origin too, else a developer sees a CORS fault instead of the cause; and
+    when to come again, which a page reads only where it is told that it may."""
     answer = open_to_a_page.post(URL, content=b"", headers={"Origin": PAGE})
     assert answer.status_code == 415
     assert answer.headers["access-control-allow-origin"] == PAGE
+    assert answer.headers["access-control-expose-headers"] == "Retry-After"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 

@@ -271,6 +271,30 @@ def test_r35_keys_from_a_file_are_the_only_ones(tmp_path: Path, registry: Regist
         assert keys.asked == 0
 
 
+@pytest.mark.parametrize("source", ["addresses", "files"])
+def test_r35_sites_whose_keys_come_the_same_way_are_kept_apart(
+    tmp_path: Path, registry: Registry, source: str
+) -> None:
+    """Each key is its own site's alone, whether all keys lie in files or behind addresses."""
+    ours, theirs = key_of("ec-1"), key_of("other")
+    file = tmp_path / "callers.toml"
+    with key_server(ours) as one, key_server(theirs) as two:
+        tables = []
+        for name, iss, key, server in (
+            ("one", ISSUER, ours, one),
+            ("two", OTHER_ISSUER, theirs, two),
+        ):
+            (tmp_path / f"{name}.json").write_text(json.dumps(jwks(key)), encoding="utf-8")
+            keys = {"jku": server.url} if source == "addresses" else {"jwks_file": f"{name}.json"}
+            tables.append(caller_table(name, f"org-{name}", issuer=iss, **keys))
+        file.write_text("".join(tables), encoding="utf-8")
+        with running(tmp_path, file, registry) as client:
+            assert offered(client, signed(ours, discovery(iss=ISSUER))) == 200
+            assert offered(client, signed(theirs, discovery(iss=OTHER_ISSUER))) == 200
+            assert why_not(client, signed(theirs, discovery(iss=ISSUER))) == "key"
+            assert why_not(client, signed(ours, discovery(iss=OTHER_ISSUER))) == "key"
+
+
 def test_r35_a_key_proves_only_its_own_issuer(client: TestClient) -> None:
     """The other site's key, good as it is, signs nothing for this one."""
     other = key_of("other")

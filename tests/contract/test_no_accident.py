@@ -62,6 +62,23 @@ def test_r16_no_stay_is_not_concluded_from_an_answer_that_proves_nothing(
     assert rows() == []
 
 
+def test_r16_data_under_another_key_do_not_excuse_a_required_query_that_failed(
+    post: Post, rows: Rows, demo_request: Any
+) -> None:
+    """The same contacts under a key nobody agreed on: a stay is there, but not that it is all."""
+    answer = post(
+        {
+            "prefetch/encounters": FORBIDDEN,
+            "prefetch/-contacts": demo_request["prefetch"]["encounters"],
+        }
+    )
+    assert answer.status_code == 412
+    (issue,) = answer.json()["issue"]
+    assert issue["expression"] == ["prefetch.encounters"]
+    assert "failed" in issue["diagnostics"]
+    assert rows() == []
+
+
 def test_r13_that_there_is_no_stay_is_believed_where_the_answer_says_so(post: Post) -> None:
     """An empty answer, and null, are answers."""
     for empty in (None, {"resourceType": "Bundle", "type": "searchset", "total": 0}):

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from cds_service.app import create_app
 from cds_service.cli.studies import _logged
 from cds_service.db.log import open_engine
-from cds_service.evidence.settings_record import changes
+from cds_service.evidence.settings_record import changes, said_settings
 from cds_service.settings import Settings
 from models.registry import Registry
 from tests.decided import DECIDED, ON_RECORD, typed
@@ -110,6 +110,20 @@ def test_no_secret_is_on_record(registry: Registry, tmp_path: Path) -> None:
     assert said["callers"] == ["ward-a"]
     assert len(said["callers_file_sha256"]) == 64
     assert key not in json.dumps(entry["details"])
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u:hush@db:5433/varsel", "db:5433"),
+        ("postgresql://u:hush@/varsel?host=db1:5432&host=db2", "db1:5432,db2"),
+        ("postgresql://u:hush@db1:5432,db2:5433/varsel?password=hush", "db1:5432,db2:5433"),
+    ],
+)
+def test_of_a_database_is_on_record_where_it_is(url: str, said: str) -> None:
+    """All of its hosts, so that a new one is seen; neither who opens it nor how."""
+    settings = Settings(profile="demo", database_url=url)
+    assert said_settings(settings, [])["database_url"] == f"postgresql://{said}/varsel"
 
 
 def test_settings_that_came_and_went_are_changes_too() -> None:

@@ -136,6 +136,32 @@ def test_r15_every_single_lacking_key_is_completed(
     assert len(set(found)) == 1
 
 
+@pytest.mark.parametrize("link", [None, "Encounter?patient={patient}&class=EMER"])
+def test_r15_a_contact_that_was_sent_and_fetched_is_one_contact(
+    ask: Ask, request_to: Callable[..., Request], rows: Rows, link: str | None
+) -> None:
+    """An emergency contact that a site sends under a key of its own, still in progress, and under
+    ours in answer to a narrower search: what is fetched a moment later holds it ended."""
+    request = request_to(KEYS)
+    assert ask(request).status_code == 200
+    patient = request["context"]["patientId"]
+    contacts = request["prefetch"]["encounters"]["entry"]
+    emergency = next(one for one in contacts if one["resource"]["class"]["code"] == "EMER")
+    earlier = copy.deepcopy(emergency)
+    earlier["resource"]["status"] = "in-progress"
+    del earlier["resource"]["period"]["end"]
+    mixed = request_to([key for key in KEYS if key != "encounters"])
+    mixed["prefetch"]["-emergency"] = earlier["resource"]
+    if link:
+        said = [{"relation": "self", "url": link.format(patient=patient)}]
+        narrower = {"resourceType": "Bundle", "type": "searchset", "link": said, "entry": [earlier]}
+        mixed["prefetch"]["encounters"] = narrower
+    answer = ask(mixed)
+    assert answer.status_code == 200, answer.text
+    whole, both = rows()
+    assert both["features"] == whole["features"]
+
+
 def test_r13_a_failed_query_of_the_sender_is_asked_again_and_null_is_not(
     ask: Ask, request_to: Callable[..., Request], rows: Rows
 ) -> None:
@@ -160,13 +186,15 @@ def statuses(row: sqlite3.Row) -> Mapping[str, str]:
 def test_r14_a_page_of_more_is_followed_on_the_server(
     ask: Ask, request_to: Callable[..., Request], rows: Rows, fhir_server: FhirServer
 ) -> None:
-    """The sender's first page and its next link; the rest comes from the server, with the token."""
+    """The sender's first page and its next link, which alone says that there is more; the rest
+    comes from the server, with the token."""
     request = request_to(KEYS)
     assert ask(request).status_code == 200
     paged = request_to(KEYS)
     laboratory = paged["prefetch"]["laboratory"]
     patient = paged["context"]["patientId"]
     laboratory["entry"] = laboratory["entry"][:5]
+    del laboratory["total"]
     url = f"{fhir_server.base}/Observation?patient={patient}&category=laboratory&_sort=-date"
     laboratory["link"] = [{"relation": "next", "url": f"{url}&_count=3&_offset=5"}]
     assert ask(paged).status_code == 200

@@ -94,7 +94,7 @@ def test_after_both_rotations_the_old_keys_are_not_needed(
     ids += logged(database_url, DURING, about(DURING, cpr=CPR))
     assert len(table(engine, "vault_keys")) == 3
     done = typed("privacy", "rotate", "pseudonyms")
-    assert done == {"key": "2027", "patients": 2, "predictions": 2}
+    assert done == {"key": "2027", "patients": 2, "predictions": 2, "restrictions": 0}
     assert typed("privacy", "rotate", "seals") == {"key": "2027", "data_keys": 2, "entries": 0}
     for what in ("pseudonyms", "seals"):
         again = typed("privacy", "rotate", what, pseudonym=NEW, seal=NEW_SEAL)
@@ -146,7 +146,7 @@ def test_a_restriction_outlives_a_change_of_keys(
         connection.execute(
             text(
                 "INSERT INTO erasures VALUES ('d', :o, :p, '0', 'restricted', 'g', 'w', "
-                "'2026-11-22 12:00:00', 0)"
+                "'2026-11-22 12:00:00', 0, NULL, NULL)"
             ),
             {"o": HOLDER, "p": pseudonym},
         )
@@ -280,37 +280,152 @@ def test_what_cannot_be_opened_any_more_does_not_end_a_rotation(
         lost = "UPDATE vault_entries SET key_id = NULL WHERE prediction_id = :i"
         connection.execute(text(lost), {"i": ids[0]})
     done = typed("privacy", "rotate", "pseudonyms")
-    assert done == {"key": "2027", "patients": 2, "predictions": 2}
+    assert (done["patients"], done["predictions"]) == (2, 2)
 
 
-def test_restrictions_under_an_older_key_alone_are_said_until_they_hold_again(
+RESTRICTED = ("--decision", "restricted", "--ground", "g", "--who", "w", "--json")
+WHOM = {
+    one: ("--organisation", HOLDER, "--patient", one, "--fhir-base", BASE)
+    for one in (PATIENT, OTHER)
+}
+
+
+def is_hidden(log: PredictionLog, prediction_id: str) -> bool:
+    """Whether nobody may read a prediction."""
+    try:
+        return log.read(prediction_id) is None
+    except Restricted:
+        return True
+
+
+def test_a_restriction_holds_again_once_the_pseudonyms_have_followed_the_key(
     typed: Callable[..., Any], database_url: str, engine: Engine
 ) -> None:
-    """New predictions of such a patient can be read: rotation mends it where there are predictions,
-    the same decision again where there are none."""
+    """Until then it is said that new predictions can be read; whether the patient had predictions
+    when it was decided or not, rotation makes it hold, also for the key after the next."""
     logged(database_url, BEFORE, about(BEFORE))
-    restricted = ("--decision", "restricted", "--ground", "g", "--who", "w", "--json")
-    whom = {
-        one: ("--organisation", HOLDER, "--patient", one, "--fhir-base", BASE)
-        for one in (PATIENT, OTHER)
-    }
     for one in (PATIENT, OTHER):
-        typed("privacy", "erase", *whom[one], *restricted, pseudonym=OLD, asked=())
+        typed("privacy", "erase", *WHOM[one], *RESTRICTED, pseudonym=OLD, asked=())
     assert warnings_of_restrictions(engine, "0") == []
     (said,) = warnings_of_restrictions(engine, "2027")
     assert said.startswith("2 restrictions stand under another pseudonym key")
     ids = logged(database_url, DURING, about(DURING), about(DURING, OTHER))
     with PredictionLog(open_engine(database_url), DURING) as log:
-        assert log.read(ids[0]) is not None
-        typed("privacy", "rotate", "pseudonyms")
-        with pytest.raises(Restricted):
-            log.read(ids[0])
-        (said,) = warnings_of_restrictions(engine, "2027")
-        assert said.startswith("1 restrictions")
-        assert log.read(ids[1]) is not None
-        typed("privacy", "erase", *whom[OTHER], *restricted, asked=())
-        with pytest.raises(Restricted):
-            log.read(ids[1])
+        assert [is_hidden(log, one) for one in ids] == [False, False]
+        done = typed("privacy", "rotate", "pseudonyms")
+        assert (done["patients"], done["restrictions"]) == (1, 1)
+        assert [is_hidden(log, one) for one in ids] == [True, True]
+    assert warnings_of_restrictions(engine, "2027") == []
+    third = f"{key('r', '2028')} {key('q', '2027')}"
+    typed("privacy", "rotate", "pseudonyms", pseudonym=third)
+    last = privacy_with(key("r", "2028"), BOTH_SEALS)
+    ids = logged(database_url, last, about(last), about(last, OTHER))
+    with PredictionLog(open_engine(database_url), last) as log:
+        assert [is_hidden(log, one) for one in ids] == [True, True]
+    assert typed("log", "verify", "--identities", pseudonym=third)["findings"] == []
+
+
+def test_a_restriction_of_a_patient_without_predictions_follows_alone(
+    typed: Callable[..., Any], database_url: str, engine: Engine
+) -> None:
+    """Twice, the seal's key exchanged too; it names nobody in clear, and a second run finds
+    nothing."""
+    typed("privacy", "erase", *WHOM[OTHER], *RESTRICTED, pseudonym=OLD, seal=SEAL, asked=())
+    assert OTHER.encode() not in every_value(engine)
+    typed("privacy", "rotate", "seals")
+    for ring, name in ((BOTH, "2027"), (f"{key('r', '2028')} {key('q', '2027')}", "2028")):
+        asked = {"pseudonym": ring, "seal": NEW_SEAL}
+        assert warnings_of_restrictions(engine, name) != []
+        assert typed("privacy", "rotate", "pseudonyms", **asked)["restrictions"] == 1
+        assert typed("privacy", "rotate", "pseudonyms", **asked)["restrictions"] == 0
+        assert warnings_of_restrictions(engine, name) == []
+    (held,) = table(engine, "vault_keys")
+    (decided,) = table(engine, "erasures")
+    assert held["patient_pseudonym"] == decided["patient_pseudonym"]
+    alone = {"pseudonym": key("r", "2028"), "seal": NEW_SEAL}
+    last = privacy_with(*alone.values())
+    (prediction,) = logged(database_url, last, about(last, OTHER))
+    with PredictionLog(open_engine(database_url), last) as log:
+        assert is_hidden(log, prediction)
+    assert len(table(engine, "vault_keys")) == 1
+
+
+def test_a_decision_made_while_two_keys_are_there_is_carried_with_the_rest(
+    typed: Callable[..., Any], database_url: str, engine: Engine
+) -> None:
+    """The patient's predictions stand under the old key, the restriction under both."""
+    logged(database_url, BEFORE, about(BEFORE, cpr=CPR))
+    by_cpr = ("--organisation", HOLDER, "--cpr", "-")
+    typed("privacy", "erase", *by_cpr, *RESTRICTED, typing=CPR, asked=())
+    assert warnings_of_restrictions(engine, "2027") == []
+    typed("privacy", "rotate", "pseudonyms")
+    third = f"{key('r', '2028')} {key('q', '2027')}"
+    typed("privacy", "rotate", "pseudonyms", pseudonym=third)
+    last = privacy_with(key("r", "2028"), BOTH_SEALS)
+    ids = logged(database_url, last, about(last))
+    with PredictionLog(open_engine(database_url), last) as log:
+        assert is_hidden(log, ids[0])
+    found = typed("privacy", "find", *WHOM[PATIENT], pseudonym=key("r", "2028"))
+    assert (found["predictions"], found["restricted"]) == (2, True)
+
+
+@pytest.mark.parametrize("answer", ["refused", "granted", "restricted", "destroy"])
+@pytest.mark.parametrize("predicted", [False, True])
+def test_what_a_restriction_keeps_goes_with_the_next_decision(
+    typed: Callable[..., Any], database_url: str, engine: Engine, *, answer: str, predicted: bool
+) -> None:
+    """With the data key, where nothing else is sealed under it; a new restriction keeps its own."""
+    if predicted:
+        logged(database_url, BEFORE, about(BEFORE, OTHER))
+    old = {"pseudonym": OLD, "seal": SEAL}
+    typed("privacy", "erase", *WHOM[OTHER], *RESTRICTED, asked=(), **old)
+    assert [one["sealed"] is not None for one in table(engine, "erasures")] == [True]
+    assert len(table(engine, "vault_keys")) == 1
+    if answer == "destroy":
+        typed("privacy", "destroy", *WHOM[OTHER], "--yes", **old)
+    else:
+        decided = ("--decision", answer, "--ground", "g", "--who", "w", "--json")
+        typed("privacy", "erase", *WHOM[OTHER], *decided, asked=(), **old)
+    rows = sorted(table(engine, "erasures"), key=lambda row: row["at"])
+    kept = [row["sealed"] is not None for row in rows]
+    assert kept == [False, answer == "restricted"]
+    stays = answer == "restricted" or (answer == "refused" and predicted)
+    assert len(table(engine, "vault_keys")) == stays
+    assert typed("log", "verify", "--identities", **old)["findings"] == []
+
+
+def test_a_restored_backup_forgets_a_restricted_patient_too(
+    typed: Callable[..., Any], database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    """It is older than a change of keys: the register names a pseudonym it does not have, and the
+    ids of the patient's predictions."""
+    ids = logged(database_url, BEFORE, about(BEFORE))
+    typed("privacy", "erase", *WHOM[PATIENT], *RESTRICTED, asked=(), pseudonym=OLD)
+    line = {
+        "id": "d-1", "what": "erase", "organisation": HOLDER, "who": "w", "ground": "g",
+        "at": datetime.now(UTC).isoformat(), "predictions": ids,
+        "pseudonyms": {AFTER.pseudonym(HOLDER, BASE, "Patient", PATIENT): "2027"},
+    }  # fmt: skip
+    (tmp_path / "erasures.jsonl").write_text(json.dumps(line) + "\n")
+    assert typed("privacy", "replay-erasures") == {"replayed": {"d-1": 1}}
+    assert table(engine, "vault_keys") == []
+    assert {row["sealed"] for row in table(engine, "erasures")} == {None}
+
+
+def test_an_older_restriction_of_a_patient_without_predictions_is_left_and_said(
+    typed: Callable[..., Any], database_url: str, engine: Engine
+) -> None:
+    """It does not say whom it is about: the same decision again makes it hold, from then on."""
+    typed("privacy", "erase", *WHOM[OTHER], *RESTRICTED, asked=(), pseudonym=OLD)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE erasures SET key_id = NULL, sealed = NULL"))
+    typed("privacy", "rotate", "pseudonyms")
+    (said,) = warnings_of_restrictions(engine, "2027")
+    assert said.startswith("1 restrictions")
+    typed("privacy", "erase", *WHOM[OTHER], *RESTRICTED, asked=())
+    (prediction,) = logged(database_url, DURING, about(DURING, OTHER))
+    with PredictionLog(open_engine(database_url), DURING) as log:
+        assert is_hidden(log, prediction)
     assert warnings_of_restrictions(engine, "2027") == []
 
 
@@ -320,7 +435,10 @@ def test_the_doctor_and_the_service_say_which_restrictions_do_not_hold(
 ) -> None:
     """At start and at `/readyz`; hooks are answered all the same."""
     settings = Settings(profile="demo", state_dir=tmp_path, database_url=database_url)
-    create = "INSERT INTO erasures VALUES ('d', :o, 'p', 'old', 'restricted', 'g', 'w', :at, 0)"
+    create = (
+        "INSERT INTO erasures VALUES ('d', :o, 'p', 'old', 'restricted', 'g', 'w', :at, 0, NULL, "
+        "NULL)"
+    )
     with engine.begin() as connection:
         connection.execute(text(create), {"o": HOLDER, "at": "2026-11-22 12:00:00.000000"})
     (database,) = [one for one in examine(settings) if one["check"] == "database"]

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from sqlalchemy import Connection, delete, select, update
 from typer.testing import Result
 
 from cds_service.db.log import open_engine
-from cds_service.db.tables import prediction_payloads, predictions, vault_entries
+from cds_service.db.tables import audit_entries, prediction_payloads, predictions, vault_entries
 from cds_service.db.transaction import Transaction
-from cds_service.errors import BadRequest, OurFault, SetupError
+from cds_service.errors import BadRequest, NotDurable, OurFault, SetupError
 from cds_service.evidence import chain
 from cds_service.evidence.manifests import file_of
 from cds_service.settings import Settings
 from tests.decided import typed
-from tests.logged import a_row, store_all
+from tests.logged import a_row, run_at, store_all
 
 KEY = base64.b64encode(b"k" * 32).decode()
 OTHER_KEY = base64.b64encode(b"o" * 32).decode()
@@ -83,6 +84,16 @@ def change(site: Settings, *changes: Change) -> None:
     engine.dispose()
 
 
+def trail(site: Settings) -> list[dict[str, Any]]:
+    """The audit trail, oldest first, its details decoded."""
+    engine = open_engine(site.database)
+    with engine.connect() as connection:
+        rows = connection.execute(select(audit_entries).order_by(audit_entries.c.at)).mappings()
+        found = [{**row, "details": json.loads(row["details"])} for row in rows]
+    engine.dispose()
+    return found
+
+
 # ---- sealing --------------------------------------------------------------------------------
 
 
@@ -101,6 +112,82 @@ def test_every_finished_day_is_sealed_and_today_is_not(site: Settings, folder: P
     again = sealed(site, folder)
     assert "sealed before, and the same" in again.output
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_where_no_day_is_finished_it_says_so(
+    postgresql_url: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first night that says nothing would look like a job that does nothing."""
+    monkeypatch.setenv("VARSEL_LOG_SIGNING_KEY", KEY)
+    engine = open_engine(postgresql_url)
+    store_all(engine, [a_row()])
+    engine.dispose()
+    new = Settings(profile="production", database_url=postgresql_url, state_dir=tmp_path)
+    done = sealed(new, folder)
+    assert done.exit_code == 0, done.output
+    assert "nothing to seal" in done.output
+    assert not list(folder.iterdir())
+
+
+def test_who_sealed_which_days_is_on_record_on_todays_chain(site: Settings, folder: Path) -> None:
+    """So it never changes a day that is sealed, and sealing again says the same of all of them."""
+    sealed(site, folder, "--day", DAYS[0], "--who", "A. Berg", "--why", "first night")
+    sealed(site, folder)
+    first, second = trail(site)
+    assert (first["who"], first["role"], first["what"]) == ("A. Berg", "operator", "log seal")
+    assert (first["why"], first["organisation"]) == ("first night", site.organisation)
+    said = first["details"]
+    assert (said["from"], said["to"], said["new"]) == (str(DAYS[0]), str(DAYS[0]), 1)
+    assert said["folder"] == str(folder)
+    assert said["key_id"] == json.loads(file_of(folder, DAYS[0]).read_bytes())["key_id"]
+    said = second["details"]
+    assert (said["from"], said["to"]) == (str(DAYS[0]), str(TODAY - timedelta(days=1)))
+    assert said["new"] == 3
+    assert {one["chain_day"] for one in (first, second)} == {TODAY}
+    assert sealed(site, folder).exit_code == 0
+    assert verified(site, folder)["findings"] == []
+
+
+def test_nothing_is_sealed_that_cannot_be_put_on_record(site: Settings, folder: Path) -> None:
+    """The account may read and not write: no manifest, and it is said."""
+    with entries_refused(site):
+        assert isinstance(sealed(site, folder).exception, NotDurable)
+    assert not list(folder.glob("*.json"))
+
+
+def test_who_may_only_read_verifies_and_is_told_that_it_is_not_on_record(
+    site: Settings, folder: Path
+) -> None:
+    """An auditor with a reading account sees whether the log was changed."""
+    sealed(site, folder)
+    assert verified(site, folder, "--day", DAYS[1], "--who", "A. Berg")["on_record"] is True
+    last = trail(site)[-1]
+    assert (last["who"], last["what"]) == ("A. Berg", "log verify")
+    assert last["details"] == {
+        "from": str(DAYS[1]), "to": str(DAYS[1]), "manifests": 4, "identities": False,
+        "chains": 1, "findings": 0,
+    }  # fmt: skip
+    with entries_refused(site):
+        found = verified(site, folder)
+        assert (found["is_as_written"], found["on_record"]) == (True, False)
+        assert "not on record" in typed(site, "log", "verify").stderr
+
+
+@contextmanager
+def entries_refused(site: Settings) -> Iterator[None]:
+    """Have the database take no audit entries, as of an account that may not add any."""
+    if site.database.startswith("sqlite"):
+        says = "BEFORE INSERT ON audit_entries BEGIN SELECT RAISE(ABORT, 'no'); END"
+    else:
+        body = "LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$"
+        run_at(site.database, f"CREATE OR REPLACE FUNCTION refuse() RETURNS trigger {body}")
+        says = "BEFORE INSERT ON audit_entries FOR EACH ROW EXECUTE FUNCTION refuse()"
+    run_at(site.database, f"CREATE TRIGGER refused {says}")
+    try:
+        yield
+    finally:
+        there = "" if site.database.startswith("sqlite") else " ON audit_entries"
+        run_at(site.database, f"DROP TRIGGER refused{there}")
 
 
 @pytest.mark.parametrize("day", [TODAY, TODAY + timedelta(days=1)], ids=["today", "tomorrow"])
@@ -339,11 +426,9 @@ def test_opening_the_vault_is_on_record_before_it_is_opened(site: Settings) -> N
     found = verified(site, None, "--identities", "--who", "A. Berg", "--why", "case 26/1")
     assert {one["fault"] for one in found["findings"]} == {"identity"}
     assert found["audit_entries"] == 1
-    engine = open_engine(site.database)
-    with engine.connect() as connection:
-        rows = connection.exec_driver_sql("SELECT who, what, why FROM audit_entries").all()
-    engine.dispose()
-    assert [tuple(row) for row in rows] == [("A. Berg", "open vault", "case 26/1")]
+    entries = trail(site)
+    assert [(one["who"], one["why"]) for one in entries] == [("A. Berg", "case 26/1")] * 2
+    assert [one["what"] for one in entries] == ["open vault", "log verify"]
 
 
 @pytest.mark.parametrize(

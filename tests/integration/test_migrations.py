@@ -21,19 +21,21 @@ from sqlalchemy import (
     inspect,
     text,
 )
+from sqlalchemy.exc import IntegrityError
 
 from cds_service.db.log import open_engine
 from cds_service.db.migrate import check_revision, downgrade, upgrade
 from cds_service.db.tables import metadata
 from cds_service.errors import SetupError
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 NEW = {
     "0001": {"predictions"},
     "0002": {"model_states", "model_records"},
     "0003": {"model_hit_rates"},
     "0004": {"undelivered", "feedback", "token_claims"},
     "0005": {"prediction_payloads", "vault_keys", "vault_entries", "audit_entries", "erasures"},
+    "0006": set(),
 }
 """The tables each revision brings."""
 NOW = datetime(2026, 11, 21, 12, 30, 15, 123456, tzinfo=UTC)
@@ -259,7 +261,7 @@ def test_down_is_refused_where_rows_would_be_lost(database_url: str) -> None:
 def test_a_database_that_is_behind_is_told_to_upgrade(engine: Engine) -> None:
     """Both revisions are named, and the command."""
     upgrade(engine, "0003")
-    with pytest.raises(SetupError, match=r"revision 0003, .* needs 0005: run `varsel db upgrade`"):
+    with pytest.raises(SetupError, match=r"revision 0003, .* needs 0006: run `varsel db upgrade`"):
         check_revision(engine)
 
 
@@ -298,3 +300,37 @@ def test_the_database_file_is_its_owner_s_alone(tmp_path: Path) -> None:
         modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "log").iterdir()}
     assert modes.pop("varsel.db") == 0o600
     assert set(modes.values()) <= {0o600}
+
+
+# ---- restrictions that keep whom they are about ---------------------------------------------
+
+
+def test_older_decisions_keep_nothing_and_newer_ones_are_not_taken_down(engine: Engine) -> None:
+    """Decisions of the earlier release go up and down unchanged; whom a restriction is about would
+    be lost on the way down, so that is refused."""
+    upgrade(engine, "0005")
+    filled(engine, "vault_keys", id="k")
+    filled(engine, "erasures", id="older")
+    before = contents(engine, "erasures", "vault_keys")
+    upgrade(engine)
+    assert logged(engine, "id", "key_id", "sealed", table="erasures") == [("older", None, None)]
+    downgrade(engine, "0005")
+    assert contents(engine, "erasures", "vault_keys") == before
+    upgrade(engine)
+    filled(engine, "erasures", id="newer", key_id="k", sealed=b"\x02whom")
+    rows = contents(engine, "erasures", "vault_keys")
+    with pytest.raises(RuntimeError, match="whom they are about"):
+        downgrade(engine, "0005")
+    check_revision(engine)
+    assert contents(engine, "erasures", "vault_keys") == rows
+
+
+def test_a_data_key_that_a_restriction_needs_cannot_be_deleted(engine: Engine) -> None:
+    """Nor can a restriction name one that is not there."""
+    upgrade(engine)
+    filled(engine, "vault_keys", id="k")
+    filled(engine, "erasures", key_id="k", sealed=b"\x02")
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text("DELETE FROM vault_keys"))
+    with pytest.raises(IntegrityError):
+        filled(engine, "erasures", id="another", key_id="gone", sealed=b"\x02")

@@ -10,7 +10,6 @@ import base64
 import json
 import shutil
 import sqlite3
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -35,8 +34,7 @@ from cds_service.db.feedback import predictions_of
 from cds_service.db.log import PredictionLog, open_engine
 from cds_service.db.spooled import Drain, Spooled
 from cds_service.db.store import StorePrediction
-from cds_service.db.undelivered import undelivered_row
-from cds_service.errors import AlreadyUsed, NotAuthenticated, NotDurable, SetupError
+from cds_service.errors import NotDurable, SetupError
 from cds_service.identities.keyring import KeyRing
 from cds_service.identities.privacy import Privacy
 from cds_service.service import open_serving_log
@@ -44,73 +42,27 @@ from cds_service.settings import Keys, Settings
 from cds_service.spool import Spool
 from models.registry import Registry
 from tests.logged import KEYS, NOW, PRIVACY, a_row, rows_at
-from tests.outages import Network, come_true, faults_of, full_disk, network
+from tests.outages import (
+    COMMIT_S,
+    Network,
+    a_log,
+    calls,
+    come_true,
+    faults_of,
+    full_disk,
+    network,
+    survive,
+    under_load,
+    waiting_in,
+)
 from tests.postgres import Postgres
 
-COMMIT_S = 0.4
 Row = dict[str, Any]
-Outage = Callable[[], Any]
-
-
-def a_log(url: str, folder: Path, **given: Any) -> PredictionLog:
-    """A log with a spool, which gives a commit up early."""
-    folder.mkdir(exist_ok=True)
-    settings = {"commit_seconds": COMMIT_S} | given
-    return PredictionLog(open_engine(url), PRIVACY, spool=Spool(folder, KEYS.seal), **settings)
 
 
 def name_of(url: str) -> str:
     """The name of the database of a URL."""
     return str(make_url(url).database)
-
-
-def waiting_in(log: PredictionLog) -> int:
-    backlog = log.backlogged()
-    assert backlog is not None
-    return backlog.waiting
-
-
-def calls(count: int) -> list[Row]:
-    """Rows of one moment after the other."""
-    return [a_row(computed_at=NOW + timedelta(seconds=n), response=f"{n}") for n in range(count)]
-
-
-def survive(log: PredictionLog, go_away: Outage, come_back: Outage, url: str) -> None:
-    """Store before, while and after the database is away; then all of it must be there."""
-    before, away, after = (calls(n) for n in (3, 12, 3))
-    claim = Claim("issuer", str(uuid.uuid4()), "body", NOW)
-    with log:
-        for row in before:
-            assert not log.store(row).result(10).replayed
-        go_away()
-        told = [log.store(row, claim if row is away[0] else None) for row in away]
-        assert [future.result(10).replayed for future in told] == [False] * len(away)
-        assert waiting_in(log) == len(away)
-        assert log.store(away[3] | {"response": "said anew"}).result(10).response == "3"
-        further = away[4] | {"prediction_id": str(uuid.uuid4()), "content_digest": "further"}
-        assert log.store(further).result(10).attempt == 1
-        with pytest.raises(AlreadyUsed):
-            log.store(away[5] | {"content_digest": "x", "context_digest": "x"}).result(10)
-        with pytest.raises(NotAuthenticated):
-            log.claim(claim._replace(body_digest="another")).result(10)
-        log.audit(AuditEntry("o", "who", "role", "what")).result(10)
-        log.commit(undelivered_row(away[0]["prediction_id"], "late")).result(10)
-        come_back()
-        assert come_true(lambda: waiting_in(log) == 0)
-        for row in after:
-            assert not log.store(row).result(10).replayed
-        assert log.store(away[3]).result(10).replayed
-    found = rows_at(url)
-    wanted = [*before, *away, further, *after]
-    assert sorted(r["prediction_id"] for r in found) == sorted(r["prediction_id"] for r in wanted)
-    by_id = {row["prediction_id"]: row for row in found}
-    assert all(by_id[row["prediction_id"]]["response"] == row["response"] for row in wanted)
-    assert by_id[further["prediction_id"]]["attempt"] == 1
-    places = [by_id[row["prediction_id"]] for row in [*away, further]]
-    assert len({place["chain_writer"] for place in places}) == 1
-    sequence = [place["chain_sequence"] for place in places]
-    assert sequence == sorted(sequence)
-    assert faults_of(url) == []
 
 
 # ---- PostgreSQL -----------------------------------------------------------------------------
@@ -192,25 +144,16 @@ def test_under_load_nothing_is_lost_when_it_is_killed(
     postgresql_server: Postgres, postgresql_url: str, tmp_path: Path
 ) -> None:
     """Sixteen at a time, killed and back in the middle: each answer is there once."""
-    shares = [calls(40) for _ in range(8)]
-    told: list[str] = []
 
-    def ask(rows: list[Row]) -> None:
-        told.extend(log.store(row).result(30).prediction_id for row in rows)
-
-    with a_log(postgresql_url, tmp_path) as log:
-        threads = [threading.Thread(target=ask, args=(rows,)) for rows in shares]
-        for thread in threads:
-            thread.start()
-        assert come_true(lambda: len(told) > 20)
+    def killed() -> None:
         postgresql_server.kill()
         postgresql_server.start()
-        for thread in threads:
-            thread.join(60)
+
+    with a_log(postgresql_url, tmp_path) as log:
+        told = under_load(log, killed)
         assert come_true(lambda: waiting_in(log) == 0)
     found = rows_at(postgresql_url)
     assert sorted(told) == sorted(row["prediction_id"] for row in found)
-    assert len(told) == 8 * 40
     assert faults_of(postgresql_url) == []
 
 
@@ -322,7 +265,7 @@ def test_a_record_whose_patient_s_key_this_process_cannot_open_waits(
         assert state is not None
         assert (state.waiting, state.fault, state.is_broken) == (2, "", False)
         assert not log.store(a_row(patient_pseudonym="another")).result(10).replayed
-    assert {one["kind"] for one in said if one["event"] == "spool waits"} == {"SealBroken"}
+        assert {one["kind"] for one in said if one["event"] == "spool waits"} == {"SealBroken"}
     privacy = Privacy(Keys(KEYS.pseudonym, both))
     with PredictionLog(open_engine(database_url), privacy, spool=Spool(tmp_path, both)) as log:
         assert come_true(lambda: waiting_in(log) == 0)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from cds_service.app import create_app
 from cds_service.db.claims import Claim
+from cds_service.db.cohorts import Cohort, cohort_rows
 from cds_service.db.log import PredictionLog, open_engine
 from cds_service.db.migrate import upgrade
 from cds_service.errors import NotAuthenticated, NotDurable, SetupError
@@ -57,6 +58,32 @@ def test_a_driver_that_is_not_here_is_refused() -> None:
     """Naming the setting, not the password."""
     with pytest.raises(SetupError, match="VARSEL_DATABASE_URL") as refused:
         open_engine("postgresql+asyncpg2://u:secret@db/x")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "hosts", "ports"),
+    [
+        ("postgresql://u:p@/varsel?host=db1:5432&host=db2:5433", "db1,db2", "5432,5433"),
+        ("postgresql://u:p@/varsel?host=db1,db2&port=5432,5433", "db1,db2", "5432,5433"),
+        ("postgresql://u:p@db1:5432,db2:5433/varsel", "db1,db2", "5432,5433"),
+        ("postgres://u:p@db1,db2/varsel?sslmode=require", "db1,db2", ","),
+        ("postgresql+psycopg://u:p@[::1]:5432,db2:5433/varsel", "::1,db2", "5432,5433"),
+    ],
+)
+def test_several_hosts_are_understood(written: str, hosts: str, ports: str) -> None:
+    """As the manual writes them, and as PostgreSQL's own manual does."""
+    engine = open_engine(written)
+    told = engine.dialect.create_connect_args(engine.url)[1]
+    assert (told["host"], told["port"], told["user"]) == (hosts, ports, "u")
+    assert (told["password"], told["dbname"]) == ("p", "varsel")
+
+
+@pytest.mark.parametrize("hosts", ["db:secret", "db1:5432,db2:secret", "db1:1:secret,db2"])
+def test_a_port_that_is_none_is_refused(hosts: str) -> None:
+    """As a setting that is wrong, without its text, which may be a part of a password."""
+    with pytest.raises(SetupError, match="VARSEL_DATABASE_URL") as refused:
+        open_engine(f"postgresql://u@{hosts}/varsel")
     assert "secret" not in str(refused.value)
 
 
@@ -265,7 +292,8 @@ def test_who_makes_statistics_cannot_read_the_vault(as_role: Callable[[str], str
     engine = open_engine(as_role("varsel_reports"))
     for table in ("predictions", "prediction_payloads"):
         assert run(engine, f"SELECT * FROM {table}") == []
-    for table in ("vault_keys", "vault_entries"):
+    assert list(cohort_rows(engine, Cohort("o"))) == []  # which looks for restrictions
+    for columns in ("* FROM vault_keys", "* FROM vault_entries", "sealed FROM erasures"):
         with pytest.raises(ProgrammingError, match="permission denied"):
-            run(engine, f"SELECT * FROM {table}")
+            run(engine, f"SELECT {columns}")
     engine.dispose()

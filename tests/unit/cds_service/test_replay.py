@@ -266,12 +266,40 @@ def test_another_package_is_not_the_one_that_made_it() -> None:
     assert found == ["model.checksum"]
 
 
-def test_in_another_time_zone_the_cards_read_differently_and_the_numbers_do_not() -> None:
-    """The zone is a setting and not in the log: the report says which one it took."""
-    row = logged("readmission-30d")
+def test_it_is_equal_also_after_the_installations_time_zone_was_changed() -> None:
+    """Times on cards are those of the zone they were made in, which the document holds."""
+    row = logged("readmission-30d", zone=ZoneInfo("Asia/Kolkata"))
+    assert row["response"] != logged("readmission-30d")["response"]
+    done = again(row)
+    assert done.equal
+    assert (done.zone, done.zone_logged) == ("Asia/Kolkata", True)
+    assert (again(logged("readmission-30d"))).zone == "Europe/Copenhagen"
+
+
+def without_zone(row: Row) -> Row:
+    """The row as earlier software logged it."""
+    document = json.loads(row["document"])
+    del document["timezone"]
+    return row | {"document": json.dumps(document)}
+
+
+def test_of_older_rows_the_zone_is_the_installations_and_that_is_said() -> None:
+    """Where it is another one, cards read differently and the numbers do not."""
+    row = without_zone(logged("readmission-30d"))
+    assert again(row).equal
     done = replay(row, package_of("readmission-30d"), ZoneInfo("Asia/Kolkata"))
     assert {difference.field.split("[")[0] for difference in done.differences} == {"cards"}
-    assert as_json(done)["zone"] == "Asia/Kolkata"
+    said = as_json(done)
+    assert (said["zone"], said["zone_logged"]) == ("Asia/Kolkata", False)
+
+
+@pytest.mark.parametrize("name", ["Atlantis/Poseidonis", "../etc/passwd", ""])
+def test_a_zone_that_is_none_is_our_failure(name: str) -> None:
+    """Nobody guesses in which one the times were."""
+    row = logged("readmission-30d")
+    document = json.loads(row["document"]) | {"timezone": name}
+    with pytest.raises(LogUnavailable, match="time zone"):
+        again(row | {"document": json.dumps(document)})
 
 
 # ---- alarms ---------------------------------------------------------------------------------

@@ -9,7 +9,12 @@ import msgspec
 import pytest
 
 from fhir_adapters.decode import ExpectedQuery, decode_prefetch
-from fhir_adapters.prefetch import answer_queries, expected_query, parse_bundle_entries
+from fhir_adapters.prefetch import (
+    answer_queries,
+    expected_query,
+    fault_of,
+    parse_bundle_entries,
+)
 from tests.spec.drawn import bundle
 
 LABS = "Observation?patient={{context.patientId}}&category=laboratory&_sort=-date&_count=2"
@@ -41,6 +46,41 @@ def answered(template: str) -> Any:
 
 def ids(searchset: Any) -> list[str]:
     return [entry["resource"]["id"] for entry in searchset.get("entry", [])]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        pytest.param("Observation?patient={{context.patientId}}&_sort=-date&_count=5", id="page"),
+        pytest.param("Observation?subject=Patient/{{context.patientId}}&code=a,b", id="subject"),
+        pytest.param("Observation/{{ context.encounterId }}", id="read"),
+    ],
+)
+def test_a_template_of_the_recommended_subset_has_no_fault(template: str) -> None:
+    """Reads by a token, and searches in the record of the context's patient."""
+    assert fault_of(template, "Observation") is None
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        pytest.param("Condition?patient={{context.patientId}}", "asks for Condition", id="type"),
+        pytest.param("https://e/Observation?patient=1", "asks for", id="address"),
+        pytest.param("Observation?category=laboratory", "must name the patient", id="everybody"),
+        pytest.param("Observation?patient=123", "must name the patient", id="one patient"),
+        pytest.param("Observation/123", "by a token alone", id="one resource"),
+        pytest.param("Observation?patient={{context.patientId}}&_include=*", "_include", id="more"),
+        pytest.param("Observation?patient={{context.patientId}}&code:in=x", ":in", id="filter"),
+        pytest.param("Observation?subject.name=x", "subject.name", id="chain"),
+        pytest.param("Observation?patient={{context.draftOrders}}", "draftOrders", id="one hook's"),
+        pytest.param(
+            "Observation?patient={{context.patientId}}&date=ge{{today()}}", "today()", id="FHIRPath"
+        ),
+    ],
+)  # fmt: skip
+def test_a_template_not_every_record_system_answers_is_refused(template: str, fault: str) -> None:
+    """And one that would bring somebody else's data."""
+    assert fault in (fault_of(template, "Observation") or "")
 
 
 @pytest.mark.parametrize(

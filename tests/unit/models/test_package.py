@@ -235,6 +235,12 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ),
     ("unknown unit of time", in_text("manifest.toml", "365 d", "365 moons"), "not a point in time"),
     ("unsupplied concept", in_text("manifest.toml", '"pulse", ', ""), "no prefetch key supplies"),
+    (
+        "a search that brings other resources",
+        in_text("manifest.toml", "_sort=-date&_count=200", "_include=Encounter:subject"),
+        "_include is no parameter",
+    ),
+    ("another type", in_text("manifest.toml", '"Condition?', '"Procedure?'), "asks for Procedure"),
     # trees
     ("booster is none", written(f"{HEAD}/booster.ubj", b"no booster"), "unreadable"),
     ("booster is empty", written(f"{HEAD}/booster.ubj", b""), "unreadable"),
