@@ -12,21 +12,23 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import NewType
+from typing import TypeAlias
 from zoneinfo import ZoneInfo
 
-Seconds = NewType("Seconds", float)
+Seconds: TypeAlias = float
 """Seconds since 1970-01-01T00:00Z. `UNDATED` and `OPEN` stand for no start and no end."""
 
-UNDATED = Seconds(-math.inf)
-OPEN = Seconds(math.inf)
+UNDATED: Seconds = -math.inf
+OPEN: Seconds = math.inf
 DAY_S = 86_400.0
 HOUR_S = 3_600.0
+_EPOCH = datetime(1970, 1, 1).toordinal()  # noqa: DTZ001 - a day, in no zone
 COPENHAGEN = ZoneInfo("Europe/Copenhagen")
 
 FIRST_YEAR, NO_END_YEAR = 1800, 9999
 """Years before the first, and from the second on, are no times of a patient's life."""
 
+_DATE_CHARS = len("2026-11-21")
 _PARTIAL = {4: "-01-01", 7: "-01"}  # length of what is there -> what completes it to a day
 
 
@@ -35,13 +37,18 @@ def parse_time(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
 
     Raises ValueError for text that is none of these, or outside the years a patient can live in.
     """
-    completed = text + _PARTIAL.get(len(text), "")
-    moment = datetime.fromisoformat(completed)
+    if len(text) < _DATE_CHARS:
+        text += _PARTIAL.get(len(text), "")
+    moment = datetime.fromisoformat(text)
     if not FIRST_YEAR <= moment.year < NO_END_YEAR:
         raise ValueError("not a year a patient can live in")
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=zone)
-    return Seconds(moment.timestamp())
+    offset = moment.utcoffset()
+    if offset is None:
+        return moment.replace(tzinfo=zone).timestamp()
+    # what `timestamp` gives, at half its price: a record has thousands of times
+    local_s = (moment.toordinal() - _EPOCH) * DAY_S + moment.hour * HOUR_S
+    seconds = local_s + moment.minute * 60 + moment.second - offset.total_seconds()
+    return (seconds * 1e6 + moment.microsecond) / 1e6 if moment.microsecond else seconds
 
 
 def end_of(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
@@ -61,8 +68,8 @@ def end_of(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
     elif len(text) == len("2026-11-21"):
         start = start + timedelta(days=1)
     else:
-        return Seconds(start.timestamp())
-    return Seconds(start.timestamp() - 1.0)
+        return start.timestamp()
+    return start.timestamp() - 1.0
 
 
 def to_datetime(moment: float, zone: tzinfo = COPENHAGEN) -> datetime:

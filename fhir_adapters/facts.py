@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import tzinfo
+from operator import attrgetter
 from typing import Any
 
 from fhir_adapters import resources as r
@@ -128,6 +129,9 @@ def _moment(text: str, zone: tzinfo) -> float | None:
 # ---- duplicates -----------------------------------------------------------------------------
 
 
+_START = attrgetter("start")
+
+
 def _rank(fact: Fact) -> tuple[float, float, bool, bool, float, str]:
     return (
         fact.start,
@@ -148,7 +152,8 @@ def _without_duplicates(facts: list[Fact]) -> list[Fact]:
     Drugs, diagnoses and operations with different codes are different facts. Versions that became
     known at different times all stay: which one counted is a question of `as_of`.
     """
-    if len(facts) == 1:
+    if len({fact.start for fact in facts}) == len(facts):
+        facts.sort(key=_START)
         return facts
     facts.sort(key=_rank)
     kept: list[Fact] = []
@@ -168,7 +173,8 @@ def _revised(facts: Mapping[str, list[Fact]]) -> frozenset[str]:
         concept
         for concept, found in facts.items()
         if found[0].source.startswith("Observation/")
-        and len({f.start for f in found}) < len({(f.start, f.known) for f in found})
+        and len(starts := {f.start for f in found}) < len(found)
+        and len(starts) < len({(f.start, f.known) for f in found})
     )
 
 

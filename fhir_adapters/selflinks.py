@@ -33,7 +33,6 @@ NARROWING = frozenset(
 )  # fmt: skip
 """Search parameters that leave results out. Servers add others of their own to a self link."""
 _LONGEST_LINK = 4096
-_BUNDLE_FIRST = re.compile(rb'\s*\{\s*"resourceType"\s*:\s*"Bundle"')
 
 _WHOSE = frozenset({"patient", "subject", "patient:Patient", "subject:Patient"})
 _TYPE = re.compile(r"(?!Fhir$)(?:[A-Z][a-z]+)+")
@@ -78,13 +77,13 @@ def under_our_keys(
     FHIR server of the call; "" where it names none.
     """
     strange = prefetch.keys() - templates.keys()
-    if not strange:
-        return prefetch
     open_queries = {
         key: template.replace("{{context.patientId}}", patient_id)
         for key, template in templates.items()
         if key not in prefetch
     }
+    if not strange or not open_queries:
+        return prefetch
     moved = {}
     for key in sorted(strange):
         proven = _query_answered(prefetch[key], open_queries, base)
@@ -96,8 +95,6 @@ def under_our_keys(
 
 def _query_answered(raw: msgspec.Raw, queries: Mapping[str, str], base: str) -> str | None:
     """The key of the query an answer answers by its own word; None where it says nothing of it."""
-    if _BUNDLE_FIRST.match(raw) and b'"self"' not in bytes(raw):
-        return None  # without a self link; not read, since a whole record may stand here
     try:
         answer: _Answer = _ANSWER.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from fhir_adapters import resources as r
+from fhir_adapters.codes import Concept
 from fhir_adapters.reading.shared import WITHDRAWN, Found, Reading, codings
 from fhir_adapters.reading.versions import current
 from fhir_adapters.record import Fact, FactStatus
@@ -73,7 +74,8 @@ def _add(
     source = f"Observation/{o.id}"
     tags = _DERIVED if o.derived_from else _UNTAGGED
     for (concept, own_unit, code), part in parts:
-        worth = _worth(reading, part, concept, own_unit)
+        known_as = reading.table.concept(concept)
+        worth = _worth(reading, part, known_as, own_unit)
         if worth is not None:
             value, status, original, unit = worth
             quantity = part.value_quantity
@@ -91,25 +93,20 @@ def _add(
                     code=code,
                     tags=tags,
                     bound=(quantity.comparator or "") if quantity else "",
-                    limits=_own_limits(reading, part, concept, own_unit)
-                    if part.reference_range
-                    else (),
+                    limits=_own_limits(part, known_as, own_unit) if part.reference_range else (),
                 )
             )
 
 
 def _own_limits(
-    reading: Reading,
-    part: r.Observation | r.ObservationComponent,
-    concept: str,
-    own_unit: str | None,
+    part: r.Observation | r.ObservationComponent, concept: Concept, own_unit: str | None
 ) -> tuple[tuple[str, float], ...]:
     """The patient's own alarm limits; those whose unit cannot be read are left out."""
     limits = {}
     for stated in part.reference_range or ():
         for colour in {ALARM_LIMITS[c.code] for c in codings([stated.type]) if _is_limit(c)}:
             for side, quantity in (("low", stated.low), ("high", stated.high)):
-                worth = quantity and _quantity(reading, quantity, concept, own_unit)
+                worth = quantity and _quantity(quantity, concept, own_unit)
                 if worth and worth[0] is not None:
                     limits[f"{colour}-{side}"] = worth[0]
     return tuple(limits.items())
@@ -137,44 +134,43 @@ _Worth = tuple[float | None, FactStatus, float | None, str]
 def _worth(
     reading: Reading,
     part: r.Observation | r.ObservationComponent,
-    concept: str,
+    concept: Concept,
     own_unit: str | None,
 ) -> _Worth | None:
     """What an observation, or a part of one, is worth; None where it holds no value."""
     if part.value_quantity is not None:
-        return _quantity(reading, part.value_quantity, concept, own_unit)
+        return _quantity(part.value_quantity, concept, own_unit)
     if part.value_integer is not None:
-        return _judged(reading, float(part.value_integer), concept, float(part.value_integer), "")
+        return _judged(float(part.value_integer), concept, float(part.value_integer), "")
     if part.value_boolean is not None:
         return float(part.value_boolean), "ok", None, ""
     if part.value_codeable_concept is not None:
-        return _coded(reading, part.value_codeable_concept, concept)
+        return _coded(reading, part.value_codeable_concept, concept.name)
     return None
 
 
-def _quantity(reading: Reading, q: r.Quantity, concept: str, own_unit: str | None) -> _Worth | None:
+def _quantity(q: r.Quantity, concept: Concept, own_unit: str | None) -> _Worth | None:
     if q.value is None:
         return None
     unit = q.code if q.code and q.system == UCUM else (q.unit or q.code)
-    converted = to_concept_unit(q.value, unit, reading.table.concept(concept), own_unit)
+    converted = to_concept_unit(q.value, unit, concept, own_unit)
     if converted.value is None:
         return None, "refused-unit", q.value, unit or ""
     if q.comparator is not None:
-        return _bounded(reading, converted.value, concept, q, unit or "")
-    return _judged(reading, converted.value, concept, q.value, unit or "")
+        return _bounded(converted.value, concept, q, unit or "")
+    return _judged(converted.value, concept, q.value, unit or "")
 
 
-def _bounded(reading: Reading, value: float, concept: str, q: r.Quantity, unit: str) -> _Worth:
+def _bounded(value: float, concept: Concept, q: r.Quantity, unit: str) -> _Worth:
     """A bound, not a value, but below the detection limit; implausible where all it allows is.
 
     A comparator FHIR R4 does not have leaves the number without a meaning: it is no value either.
     """
     if q.comparator not in COMPARATORS:
         return None, "bound", q.value, unit
-    known = reading.table.concept(concept)
-    low, high = known.plausible_low, known.plausible_high
+    low, high = concept.plausible_low, concept.plausible_high
     if q.comparator in BELOW:
-        if known.detection_limit is not None and value <= known.detection_limit:
+        if concept.detection_limit is not None and value <= concept.detection_limit:
             return value, "ok", q.value, unit
         out = low is not None and (value < low or (value == low and q.comparator == "<"))
     else:
@@ -182,9 +178,8 @@ def _bounded(reading: Reading, value: float, concept: str, q: r.Quantity, unit: 
     return value, "implausible" if out else "bound", q.value, unit
 
 
-def _judged(reading: Reading, value: float, concept: str, original: float, unit: str) -> _Worth:
-    known = reading.table.concept(concept)
-    low, high = known.plausible_low, known.plausible_high
+def _judged(value: float, concept: Concept, original: float, unit: str) -> _Worth:
+    low, high = concept.plausible_low, concept.plausible_high
     out = (low is not None and value < low) or (high is not None and value > high)
     return value, "implausible" if out else "ok", original, unit
 
