@@ -28,6 +28,7 @@ COPENHAGEN = ZoneInfo("Europe/Copenhagen")
 FIRST_YEAR, NO_END_YEAR = 1800, 9999
 """Years before the first, and from the second on, are no times of a patient's life."""
 
+_NO_END = str(NO_END_YEAR)
 _DATE_CHARS = len("2026-11-21")
 _PARTIAL = {4: "-01-01", 7: "-01"}  # length of what is there -> what completes it to a day
 
@@ -56,7 +57,7 @@ def end_of(text: str, zone: tzinfo = COPENHAGEN) -> Seconds:
 
     `OPEN` for the year 9999, which means no end.
     """
-    if text.startswith(str(NO_END_YEAR)):
+    if text.startswith(_NO_END):
         return OPEN
     if "T" in text:
         return parse_time(text, zone)

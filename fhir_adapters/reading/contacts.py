@@ -52,6 +52,8 @@ def _reasons(reading: Reading, encounter: r.Encounter) -> tuple[frozenset[str] |
     Its reason codes, the Conditions it refers to as reasons, and those of its diagnoses that are
     neither comorbidities nor ranked below the first.
     """
+    if not (encounter.reason_code or encounter.reason_reference or encounter.diagnosis):
+        return None, False
     stated: list[r.CodeableConcept | None] = list(encounter.reason_code or ())
     stated += map(reading.condition_code, _reason_references(encounter))
     readable = [code for code in stated if code is not None and code.coding]
@@ -71,8 +73,8 @@ def _reason_references(encounter: r.Encounter) -> Iterator[r.Reference | None]:
 
 def _acuteness(reading: Reading, encounter: r.Encounter) -> bool | None:
     rule = reading.wanted.stay_rule
-    said = {encounter.class_.code if encounter.class_ else None}
-    said.update(c.code for c in codings([encounter.priority, *(encounter.type or ())]))
-    if said & rule.acute_codes:
+    said = [coding.code for coding in codings([encounter.priority, *(encounter.type or ())])]
+    said.append(encounter.class_.code if encounter.class_ else None)
+    if not rule.acute_codes.isdisjoint(said):
         return True
-    return False if said & rule.planned_codes else None
+    return None if rule.planned_codes.isdisjoint(said) else False

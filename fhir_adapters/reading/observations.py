@@ -39,8 +39,7 @@ def read_observations(reading: Reading) -> None:
             continue
         if o.status not in COUNTS or (voided and f"Observation/{o.id}" in voided):
             continue
-        parts: list[tuple[Found, r.Observation | r.ObservationComponent]]
-        parts = [(one, o) for one in found]
+        parts: list[_Part] = [(one, o) for one in found]
         for component in o.component or ():
             parts += [(one, component) for one in reading.meanings(component.code)]
         if parts:
@@ -60,11 +59,11 @@ def _withdrawn_results(reading: Reading) -> frozenset[str]:
     return frozenset(key for key in keys if key)
 
 
-def _add(
-    reading: Reading,
-    o: r.Observation,
-    parts: list[tuple[Found, r.Observation | r.ObservationComponent]],
-) -> None:
+_Part = tuple[Found, r.Observation | r.ObservationComponent]
+"""What was found, and the observation, or the part of it, that says how much."""
+
+
+def _add(reading: Reading, o: r.Observation, parts: list[_Part]) -> None:
     start = _observed_at(reading, o)
     if start is None:
         reading.no_time("Observation", "Observation without a time")

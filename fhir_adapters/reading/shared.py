@@ -5,7 +5,7 @@ Whose a resource is, was settled before it is read: `belonging.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 
 from fhir_adapters import resources as r
@@ -24,10 +24,10 @@ Found = tuple[str, str | None, str]
 _NOTHING: tuple[Found, ...] = ()
 
 
-def codings(concepts: Iterable[r.CodeableConcept | None] | None) -> Iterator[r.Coding]:
+def codings(concepts: Iterable[r.CodeableConcept | None] | None) -> Sequence[r.Coding]:
     """All codings of some CodeableConcepts."""
-    for concept in concepts or ():
-        yield from (concept and concept.coding) or ()
+    lists = [one.coding for one in concepts or () if one is not None and one.coding]
+    return lists[0] if len(lists) == 1 else [coding for some in lists for coding in some]
 
 
 class Reading:
@@ -94,7 +94,9 @@ class Reading:
         if codeable is None or not codeable.coding:
             return _NOTHING
         if len(codeable.coding) == 1:
-            return self._meaning(codeable.coding[0])
+            (coding,) = codeable.coding
+            known = self._meanings.get((coding.system, coding.code))
+            return self._meaning(coding) if known is None else known
         found: dict[str, Found] = {}
         for coding in codeable.coding:
             for one in self._meaning(coding):

@@ -2,7 +2,9 @@
 
 We do all our work (production profile, caller checked, patient scored and explained, row
 committed); the peer decodes the same request and runs a handler that does nothing, once as shipped,
-once with what we give ourselves. Windows of at least ten seconds, who is first changes every round.
+once with what we give ourselves. The floor of `make bench` takes turns too: how often it answers is
+the most that any scored, explained, logged answer of one process could reach. Windows of at least
+ten seconds, who is first changes every round.
 Ends with one line of JSON and exits 1 where a target is missed (docs/performance.md).
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 
 from tests.bench.peer.app import SERVICE
 from tests.bench.production import install, request_now
-from tests.bench.servers import PRODUCT, ROOT, running
+from tests.bench.servers import FLOOR, PRODUCT, ROOT, running
 from tests.bench.sides import CONNECTIONS, ROUNDS, SHORTEST_WINDOW_S, WARM_UP_S, Side, Window
 
 PEER_PYTHON = ROOT / ".venv-peer" / "bin" / "python"
@@ -34,7 +36,6 @@ LEAST_TIMES: Mapping[int, Mapping[str, float]] = {
 }
 """How many times as many requests per second as the peer, by size and form of the peer."""
 
-
 Windows = dict[int, dict[str, list[Window]]]
 """By size and side, one a round."""
 
@@ -44,25 +45,30 @@ async def measure(window_s: float, rounds: int) -> tuple[Windows, dict[str, int]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="varsel-peer-")))
         installed = install(folder)
-        sides = [
-            Side(
-                "varsel",
-                stack.enter_context(running(PRODUCT, folder, installed.settings)),
-                f"/cds-services/{SERVICE}",
-                installed.token,
-            )
+        product = stack.enter_context(running(PRODUCT, folder, installed.settings))
+        forms = ("shipped", "tuned")
+        peers = [
+            stack.enter_context(running((str(PEER), form), folder, python=PEER_PYTHON))
+            for form in forms
         ]
-        for form in ("shipped", "tuned"):
-            peer = running((str(PEER), form), folder, python=PEER_PYTHON)
-            path = f"/cds/cds-services/{SERVICE}"
-            sides.append(Side(form, stack.enter_context(peer), path))
+        own = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="varsel-floor-")))
+        floor = stack.enter_context(running(FLOOR, own))
         windows: Windows = {}
         for size in LEAST_TIMES:
             request = request_now(size, datetime.now(UTC))
+            sides = [
+                Side("varsel", product, f"/cds-services/{SERVICE}", installed.token),
+                *(
+                    Side(form, peer, f"/cds/cds-services/{SERVICE}")
+                    for form, peer in zip(forms, peers, strict=True)
+                ),
+                Side("floor", floor, f"/{size}"),
+            ]
             for side in sides:
                 await side.answer(request, WARM_UP_S)
             for turn in range(rounds):
-                for side in (*sides[turn % 3 :], *sides[: turn % 3]):
+                first = turn % len(sides)
+                for side in (*sides[first:], *sides[:first]):
                     print(f"peer: {size} resources, {side.name}", file=sys.stderr, flush=True)
                     window = await side.answer(request, window_s)
                     windows.setdefault(size, {}).setdefault(side.name, []).append(window)
@@ -73,17 +79,13 @@ def figures_of(windows: Windows, statuses: Mapping[str, int], window_s: float) -
     """Rates, CPU and ratios, medians over rounds; the ratios of windows next to each other."""
     sizes = {}
     for size, sides in windows.items():
-        ratios = {
-            form: [
-                ours.per_second / theirs.per_second
-                for ours, theirs in zip(sides["varsel"], sides[form], strict=True)
-            ]
-            for form in LEAST_TIMES[size]
-        }
+        ratios = {form: _ratios(sides["varsel"], sides[form]) for form in LEAST_TIMES[size]}
+        floors = {form: _ratios(sides["floor"], sides[form]) for form in LEAST_TIMES[size]}
         sizes[str(size)] = {
             "per_second": {n: round(median(w.per_second for w in f), 1) for n, f in sides.items()},
             "cpu_ms": {n: round(median(w.cpu_ms for w in f), 1) for n, f in sides.items()},
             "times": {form: round(median(found), 2) for form, found in ratios.items()},
+            "floor_times": {form: round(median(found), 2) for form, found in floors.items()},
             "times_each_round": {form: [round(r, 2) for r in f] for form, f in ratios.items()},
         }
     return {
@@ -92,6 +94,11 @@ def figures_of(windows: Windows, statuses: Mapping[str, int], window_s: float) -
         "predictions": dict(statuses),
         "sizes": sizes,
     }
+
+
+def _ratios(some: list[Window], others: list[Window]) -> list[float]:
+    """Of windows next to each other, how many times as many answers."""
+    return [a.per_second / b.per_second for a, b in zip(some, others, strict=True)]
 
 
 def missed_targets(figures: Mapping[str, Any]) -> list[str]:
