@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from fhir_adapters import resources as r
+from fhir_adapters.releases import OLDER_FORMS
 
 _SKIPPED_TYPES = (
     "AdverseEvent", "AllergyIntolerance", "Appointment", "AppointmentResponse", "AuditEvent",
@@ -35,21 +36,12 @@ _SKIPPED_TYPES = (
     "Substance", "SupplyDelivery", "SupplyRequest", "Task", "VisionPrescription",
 )  # fmt: skip
 """Types of FHIR R4 that come in a patient's record and hold nothing a feature is made of."""
-_OLDER_FORMS: Mapping[str, list[tuple[str, Any, Any]]] = {
-    "Encounter": [("patient", None, None)],
-    "Condition": [("patient", None, None)],
-    "Observation": [("category", list[r.Element] | None, None), ("context", None, None)],
-    "Procedure": [("context", None, None)],
-    "MedicationRequest": [("context", None, None)],
-}
-"""Elements that only an earlier release has, or has in this form, as fields that refuse it. Those
-`resources.py` reads, such as Encounter.class, refuse it by their own type."""
 
 
 def _tagged(name: str, base: type[r.Element]) -> type[msgspec.Struct]:
     """A struct that is read only where `resourceType` is the name."""
     return msgspec.defstruct(
-        name, _OLDER_FORMS.get(name, []), bases=(base,), tag_field="resourceType", tag=name
+        name, OLDER_FORMS.get(name, []), bases=(base,), tag_field="resourceType", tag=name
     )
 
 

@@ -26,16 +26,20 @@ from fhir_adapters.at_once import KINDS, read_at_once
 from fhir_adapters.clock import OPEN, UNDATED, Seconds, parse_time
 from fhir_adapters.errors import TooManyResources, UnreadableInput, WrongFhirVersion
 from fhir_adapters.references import last_segments
+from fhir_adapters.releases import OLDER_SHAPES, OLDER_TYPES, Shape
 from fhir_adapters.selflinks import NOTHING_SAID, Filters, Said, said_by
 
 AnswerState = Literal["complete", "partial", "absent", "failed"]
 NO_MATCH = frozenset({"outcome", "include"})
 """Bundle.entry.search.mode of entries that are not hits of the query themselves."""
+NEWEST_FIRST = "history"
+"""The type of Bundle whose entries FHIR orders from the newest version to the oldest."""
 LONGEST_TYPE_NAME = 64
 EPIC_NO_RESULTS = "4101"
 """Epic's warning in an otherwise empty searchset: "Resource request returns no results"."""
 
 _TYPE_FIRST = re.compile(rb'\s*\{\s*"resourceType"\s*:\s*"([A-Za-z]+)"')
+_SHAPE = msgspec.json.Decoder(Shape)
 _DECODERS = {name: msgspec.json.Decoder(kind) for name, kind in r.READ.items()}
 _KIND = msgspec.json.Decoder(r.Kind)
 _BUNDLE = msgspec.json.Decoder(r.Bundle)
@@ -174,15 +178,30 @@ def decode_prefetch(
     for key, value in prefetch.items():
         if key not in fetched:
             _add_value(gathered, key, memoryview(value), expected.get(key), where=f"prefetch.{key}")
-    # what only failed is first: what was sent in its place is older than what was fetched
-    for key, answer in sorted(fetched.items(), key=lambda one: one[1].value is not None):
+
+    def is_fetched(one: tuple[str, Fetched]) -> bool:
+        return one[0] not in prefetch or not _gave_nothing(*one, expected.get(one[0]))
+
+    # first, what was sent in place of what was not fetched: it is older than all that was
+    for key, answer in sorted(fetched.items(), key=is_fetched):
         _add_fetched(gathered, key, answer, expected.get(key))
         said = gathered.answers[key]
-        if key in prefetch and said.state != "complete" and not said.entries:
+        if key in prefetch and _is_nothing(said):
             sent = memoryview(prefetch[key])
             _add_value(gathered, key, sent, expected.get(key), where=f"prefetch.{key}")
             gathered.answers[key] = said
     return gathered
+
+
+def _gave_nothing(key: str, fetched: Fetched, expected: ExpectedQuery | None) -> bool:
+    """Whether the FHIR server gave no resource and did not say that there is none."""
+    tried = Gathered()
+    _add_fetched(tried, key, fetched, expected)
+    return _is_nothing(tried.answers[key])
+
+
+def _is_nothing(said: QueryAnswer) -> bool:
+    return said.state != "complete" and not said.entries
 
 
 def decode_lines(lines: Iterable[bytes], where: str = "line") -> Gathered:
@@ -434,11 +453,11 @@ def _add_bundle(
     """A Bundle and what it holds, all that could be read kept in `gathered`; `wanted`: the type
     that was asked for, None where that is not known."""
     whole = read_at_once(raw)
-    if whole is not None:
+    if whole is not None and whole.type != NEWEST_FIRST:
         return whole, _add_whole(gathered, whole.entry or (), wanted)
     bundle: r.Bundle = read(_BUNDLE, raw, where)
     before = len(gathered.troubles)
-    hits = _add_entries(gathered, bundle.entry or (), where)
+    hits = _add_entries(gathered, bundle, where)
     count, fault = _count_hits(bundle.entry or (), wanted)
     if fault != WITH_OUTCOME and len(gathered.troubles) > before:
         fault = "an entry could not be read"
@@ -463,16 +482,18 @@ def _add_whole(gathered: Gathered, entries: Sequence[Any], wanted: str | None) -
             others += 1
         if is_read:
             hits.append(resource)
-    for kind in _OLDER_SHAPES:
-        gathered.looked_at[kind] = len(gathered.of(kind))
+    for kind in OLDER_SHAPES:
+        gathered.looked_at[kind] = max(gathered.looked_at.get(kind, 0), len(gathered.of(kind)))
     return _Found(hits, number, NOT_ASKED_FOR if others else None)
 
 
-def _add_entries(gathered: Gathered, entries: Sequence[r.Entry], where: str) -> list[Any]:
-    """The hits of a Bundle that could be read, in their order, all kept in `gathered`."""
+def _add_entries(gathered: Gathered, bundle: r.Bundle, where: str) -> list[Any]:
+    """The hits of a Bundle that could be read, in their order, all kept in `gathered`; the oldest
+    first, so that the last version of a resource is the newest."""
+    entries = list(enumerate(bundle.entry or ()))
     _count(gathered, len(entries))
     hits = []
-    for number, entry in enumerate(entries):
+    for number, entry in reversed(entries) if bundle.type == NEWEST_FIRST else entries:
         mode = entry.search.mode if entry.search else None
         raw = memoryview(entry.resource)
         if raw and mode != "outcome":
@@ -483,7 +504,8 @@ def _add_entries(gathered: Gathered, entries: Sequence[r.Entry], where: str) -> 
 
 
 def _count(gathered: Gathered, resources: int) -> None:
-    """Count resources before they are read, so that too many cost nothing but their counting."""
+    """Count resources before they are kept, and before they are read where it is one by one. A
+    Bundle that is read in one go costs its reading, which the size of a body bounds."""
     gathered.counted += resources
     if gathered.counted > gathered.most:
         raise TooManyResources(f"the request holds more than {gathered.most:.0f} resources")
@@ -528,37 +550,14 @@ def _keep(gathered: Gathered, kind: str, resource: Any, full_url: str | None) ->
         gathered.ids_by_full_url[full_url] = f"{kind}/{resource.id}"
 
 
-_OLDER_TYPES = {"MedicationOrder": "DSTU2", "DiagnosticOrder": "DSTU2", "ReferralRequest": "STU3"}
-
-
-class _Shape(r.Element, rename={"class_": "class", "clinical_status": "clinicalStatus"}):
-    """Where R4 and its elders differ in form, so that the release shows."""
-
-    class_: Any = None
-    patient: Any = None
-    context: Any = None
-    category: Any = None
-    clinical_status: Any = None
-
-
-_SHAPE = msgspec.json.Decoder(_Shape)
-_OLDER_SHAPES: dict[str, tuple[tuple[str, type], ...]] = {
-    "Encounter": (("class_", str), ("patient", dict)),
-    "Condition": (("clinical_status", str), ("patient", dict)),
-    "Observation": (("category", dict), ("context", dict)),
-    "Procedure": (("context", dict),),
-    "MedicationRequest": (("context", dict),),
-}
-
-
 def _known_kind(raw: bytes | memoryview) -> str:
     """The type of a resource; refused where it has none, or one that R4 does not have."""
     kind = kind_of(raw)
     if kind is None:
         raise UnreadableInput("no resourceType", field="resourceType")
-    if kind in _OLDER_TYPES:
+    if kind in OLDER_TYPES:
         raise WrongFhirVersion(
-            f"{kind} is FHIR {_OLDER_TYPES[kind]}; this service speaks FHIR R4",
+            f"{kind} is FHIR {OLDER_TYPES[kind]}; this service speaks FHIR R4",
             field="resourceType",
         )
     return kind
@@ -567,11 +566,11 @@ def _known_kind(raw: bytes | memoryview) -> str:
 def _refuse_older_release(gathered: Gathered, kind: str, raw: bytes | memoryview) -> None:
     """Raise WrongFhirVersion where one of the first resources of a type has an older form."""
     looked = gathered.looked_at.get(kind, 0)
-    if kind not in _OLDER_SHAPES or looked >= _SHAPES_LOOKED_AT:
+    if kind not in OLDER_SHAPES or looked >= _SHAPES_LOOKED_AT:
         return
     gathered.looked_at[kind] = looked + 1
     shape = read(_SHAPE, raw, "")
-    for name, older in _OLDER_SHAPES[kind]:
+    for name, older in OLDER_SHAPES[kind]:
         if isinstance(getattr(shape, name), older):
             field_name = {"class_": "class", "clinical_status": "clinicalStatus"}.get(name, name)
             raise WrongFhirVersion(

@@ -29,6 +29,12 @@ _TOKEN = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 _PARAMETER = re.compile(r"[a-z][a-z-]*|_count|_sort|_id|_lastUpdated")
 """Search parameters without modifiers, chains and `_include`."""
 _WHOSE = frozenset({"patient", "subject"})
+_NAMES_PATIENT = {"Patient": frozenset({"_id"})}
+_READ_BY = {
+    "Patient": "context.patientId", "Encounter": "context.encounterId",
+    "Practitioner": "userPractitionerId", "PractitionerRole": "userPractitionerRoleId",
+}  # fmt: skip
+"""The token each type is read by; no other resource is one of the context."""
 _THE_PATIENT = frozenset({"{{context.patientId}}", "Patient/{{context.patientId}}"})
 _SORTS: Mapping[str, tuple[str, ...]] = {
     "date": (
@@ -55,19 +61,21 @@ def fault_of(template: str, resource_type: str) -> str | None:
     """
     parts = urlsplit(template)
     kind, _, read_id = parts.path.partition("/")
-    if kind != resource_type:
-        return f"asks for {kind or 'nothing'}, where resource is {resource_type}"
+    if kind != resource_type or parts.scheme or parts.netloc:
+        return f"asks for {kind or 'nothing'}, where resource is {resource_type} of the same server"
     strange = [token for token in _TOKEN.findall(template) if token not in TOKENS]
     if strange:
         return f"{{{{{strange[0]}}}}} is no token of every hook"
     if not parts.query:
-        return None if _TOKEN.fullmatch(read_id) else "a read must be by a token alone"
+        token = _TOKEN.fullmatch(read_id)
+        return None if token and token[1] == _READ_BY.get(kind) else "a read must be by its token"
     asked = parse_qsl(parts.query, keep_blank_values=True)
     refused = next((name for name, _ in asked if not _PARAMETER.fullmatch(name)), None)
     if refused is not None:
         return f"{refused} is no parameter that every record system has"
-    if read_id or not any(name in _WHOSE and value in _THE_PATIENT for name, value in asked):
-        return "a search must name the patient of the context"
+    whose = [value for name, value in asked if name in _NAMES_PATIENT.get(kind, _WHOSE)]
+    if read_id or len(whose) != 1 or whose[0] not in _THE_PATIENT:
+        return "a search must name the patient of the context, once"
     return None
 
 

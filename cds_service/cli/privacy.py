@@ -11,7 +11,7 @@ import getpass
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +67,7 @@ from cds_service.service import all_folders, open_log
 from cds_service.settings import Settings, read_settings
 from cds_service.wording import printable
 from fhir_adapters.reading.cpr import cpr_number
+from models.errors import PackageRefused
 from models.manifest import Manifest, read_manifest
 from models.registry import folder_of
 
@@ -493,11 +494,17 @@ def _everything(here: _Opened, whom: Whom) -> dict[str, Any]:
 
 
 def _manifests_of(settings: Settings, records: Sequence[dict[str, Any]]) -> dict[str, Manifest]:
-    """The manifests of the packages that predicted, by checksum, as far as they are here."""
+    """The manifests of the packages that predicted, by checksum, as far as they are here and not
+    refused: the rules of today may be other than those a package was admitted by.
+    """
     folders = all_folders(settings)
-    checksums = sorted({record["package_checksum"] for record in records})
-    found = {checksum: folder_of(folders, checksum) for checksum in checksums}
-    return {checksum: read_manifest(folder) for checksum, folder in found.items() if folder}
+    manifests = {}
+    for checksum in sorted({record["package_checksum"] for record in records}):
+        folder = folder_of(folders, checksum)
+        if folder is not None:
+            with suppress(PackageRefused):
+                manifests[checksum] = read_manifest(folder)
+    return manifests
 
 
 def _lists_and_exports(here: _Opened, whom: Whom, rows: Sequence[Mapping[str, Any]]) -> list[Read]:

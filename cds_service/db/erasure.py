@@ -92,7 +92,8 @@ class Erase:
     def __call__(self, tx: Transaction) -> int:
         """Take them away, and put decision and deed on record; the decision once."""
         theirs = _theirs(self.whom, self.ids, self.decision.at)
-        restricted = _end_restrictions(tx.connection, _keeps_of(self.whom, theirs))
+        keeps = _keeps_of(self.whom, theirs)
+        restricted = _end_restrictions(tx.connection, keeps, self.decision.at)
         taken = sum(_take_all(tx.connection, which, self.decision) for which in theirs)
         _remove_unused_of(tx.connection, restricted)
         pseudonym, key_id = next(iter(self.whom.pseudonyms.items()))
@@ -116,8 +117,10 @@ class Decide:
     audit: AuditEntry
 
     def __call__(self, tx: Transaction) -> None:
-        """Put it on record. Raises SealBroken."""
-        before = _end_restrictions(tx.connection, _keeps_of(self.whom))
+        """Put it on record, once. Raises SealBroken."""
+        if _stands(tx.connection, self.decision.id):
+            return  # done before, whole, in a commit that nobody heard of
+        before = _end_restrictions(tx.connection, _keeps_of(self.whom), self.decision.at)
         ids = [self.decision.id, *(str(uuid.uuid4()) for _ in self.whom.pseudonyms)]
         for one, about in zip(ids, self.whom.pseudonyms.items(), strict=False):
             decision = self.decision._replace(id=one)
@@ -229,7 +232,7 @@ def note_decision(
     """Put a decision on record, unless it stands there. `about`: pseudonym and its key's id;
     `kept`: whom a restriction is about.
     """
-    if tx.connection.execute(select(erasures.c.id).where(erasures.c.id == decision.id)).first():
+    if _stands(tx.connection, decision.id):
         return
     pseudonym, key_id = about
     row = decision._asdict() | {
@@ -241,6 +244,11 @@ def note_decision(
         "sealed": kept and kept.content,
     }
     tx.connection.execute(insert(erasures), row)
+
+
+def _stands(connection: Connection, decision_id: str) -> bool:
+    this = select(erasures.c.id).where(erasures.c.id == decision_id)
+    return connection.execute(this).first() is not None
 
 
 def _keys_under(which: ColumnElement[bool]) -> Select[Any]:
@@ -260,11 +268,14 @@ def _keeps_of(whom: Whom, theirs: Sequence[ColumnElement[bool]] = ()) -> ColumnE
     return and_(c.key_id.is_not(None), or_(named, *by_key))
 
 
-def _end_restrictions(connection: Connection, which: ColumnElement[bool]) -> set[str]:
-    """The data keys under which some decisions kept whom they are about, until now: another one
-    comes in their place."""
-    keys = set(connection.execute(select(erasures.c.key_id).where(which)).scalars())
-    connection.execute(update(erasures).where(which).values(_KEEPS_NOTHING))
+def _end_restrictions(
+    connection: Connection, which: ColumnElement[bool], until: datetime
+) -> set[str]:
+    """The data keys under which some decisions kept whom they are about, until now: another one,
+    made at `until`, comes in their place. A later one stands: an erasure may be done again."""
+    ended = and_(which, erasures.c.at <= until)
+    keys = set(connection.execute(select(erasures.c.key_id).where(ended)).scalars())
+    connection.execute(update(erasures).where(ended).values(_KEEPS_NOTHING))
     return keys
 
 

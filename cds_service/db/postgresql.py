@@ -34,9 +34,11 @@ _STRONGER = ("remote_apply",)
 """What an administrator may have set for more durability than `on`; it is left."""
 _SEVERAL_HOSTS = re.compile(
     r"(?P<scheme>postgres(?:ql)?(?:\+\w+)?://)(?P<user>[^@/?]*@)?(?P<hosts>[^@/?]*,[^@/?]*)"
-    r"(?P<rest>[/?].*)?"
+    r"(?P<rest>(?:/[^@?]*)?(?:\?(?![^@=]*@).*)?)"
 )
-"""PostgreSQL's own way to name a server and its standbys, which SQLAlchemy does not read."""
+"""PostgreSQL's own way to name a server and its standbys, which SQLAlchemy does not read. Where an
+`@` follows in what would be the rest, before the value of a first parameter, user and password
+stand in front of it, and SQLAlchemy reads that: a password may hold a comma, `/` and `?`."""
 _HOST = re.compile(r"(\[[^]]*\]|[^:]*)(?::(\d*))?")
 
 

@@ -244,7 +244,7 @@ def _zone(name: str) -> tzinfo:
     """A logged time zone. Raises LogUnavailable where none of that name is known here."""
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):  # ValueError: no name of a zone at all
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # no name of a zone, or that of a folder
         raise LogUnavailable("the logged time zone is not known here") from None
 
 

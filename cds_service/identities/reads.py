@@ -102,13 +102,16 @@ def in_words(read: Read) -> str:
 
 
 def as_json(read: Read) -> dict[str, Any]:
-    """A read as JSON values, with all that the entry says of it."""
+    """A read as JSON values, with what the entry says of it but `between`, a page's first and last
+    row, which may be of other patients; the audit trail keeps it.
+    """
     entry = read.entry
+    details = msgspec.json.decode(entry["details"])
     told = {name: entry[name] for name in ("who", "role", "what", "why")}
     return {
         "at": _when(entry),
         **told,
-        "details": msgspec.json.decode(entry["details"]),
+        "details": {name: value for name, value in details.items() if name != "between"},
         "predictions": read.predictions,
         "left_out": read.left_out,
     }

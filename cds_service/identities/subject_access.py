@@ -156,8 +156,8 @@ def as_text(
 ) -> str:
     """What of it a person reads, with headings, in Danish or English.
 
-    `manifests`: of the packages that predicted, by checksum. What a package that is gone called its
-    outcomes and features is given by their names in the data.
+    `manifests`: of the packages that predicted, by checksum. What a package that is gone, or
+    refused today, called its outcomes and features is given by their names in the data.
     """
     words = _WORDS[language]
     saying = _Saying(words, language, zone, manifests)

@@ -18,7 +18,7 @@ def read_answers(reading: Reading) -> None:
     rules = {link: rule for rule in reading.wanted.answers for link in rule.link_ids}
     if not rules:
         return
-    for response in current(reading.gathered.of("QuestionnaireResponse")):
+    for response in current(reading.gathered, "QuestionnaireResponse"):
         if response.status not in COUNTS:
             continue
         at = reading.time(response.authored, "QuestionnaireResponse")

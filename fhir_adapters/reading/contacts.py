@@ -25,7 +25,7 @@ def read_contacts(reading: Reading) -> Iterable[Contact]:
 
 
 def _contacts(reading: Reading) -> Iterator[Contact]:
-    for encounter in current(reading.gathered.of("Encounter")):
+    for encounter in current(reading.gathered, "Encounter"):
         if encounter.status not in COUNTS:
             continue
         period = encounter.period

@@ -16,7 +16,7 @@ OVER = frozenset({"inactive", "remission", "resolved", "723506003"})  # last: SN
 
 def read_conditions(reading: Reading) -> None:
     """Every diagnosis of a wanted concept that nobody doubts, from its onset to its end."""
-    for c in current(reading.gathered.of("Condition")):
+    for c in current(reading.gathered, "Condition"):
         found = reading.unmeasured(c.code)
         if not found:
             continue
@@ -54,7 +54,7 @@ def _condition_times(reading: Reading, c: r.Condition) -> tuple[float, float, fl
 def read_procedures(reading: Reading) -> None:
     """Every procedure of a wanted concept that was done or begun."""
     every = "procedure" in reading.wanted.concepts
-    for p in current(reading.gathered.of("Procedure")):
+    for p in current(reading.gathered, "Procedure"):
         if p.status not in COUNTS_PROCEDURE:
             continue
         found = reading.unmeasured(p.code)
@@ -87,7 +87,7 @@ def read_episodes(reading: Reading) -> None:
     """Episodes of care that are or were followed, where somebody wants them."""
     if "episode_of_care" not in reading.wanted.concepts:
         return
-    for episode in current(reading.gathered.of("EpisodeOfCare")):
+    for episode in current(reading.gathered, "EpisodeOfCare"):
         if episode.status not in COUNTS_EPISODE:
             continue
         period = episode.period

@@ -33,19 +33,19 @@ def read_medicines(reading: Reading) -> None:
     the day it began. What was proposed, planned or not to be given does not count.
     """
     drugs = {f"Medication/{m.id}": m for m in reading.gathered.of("Medication")}
-    for request in current(reading.gathered.of("MedicationRequest")):
+    for request in current(reading.gathered, "MedicationRequest"):
         if request.intent in ORDERED and not request.do_not_perform and request.status in COUNTS:
             validity = request.dispense_request and request.dispense_request.validity_period
             until = validity.end if validity else None
             _add(reading, request, drugs, request.authored_on, until, request.dosage_instruction)
-    for statement in current(reading.gathered.of("MedicationStatement")):
+    for statement in current(reading.gathered, "MedicationStatement"):
         if statement.status in COUNTS:
             period = statement.effective_period
             start = statement.effective_date_time or (period and period.start)
             until = period.end if period else None
             begun = start or statement.date_asserted
             _add(reading, statement, drugs, begun, until, statement.dosage)
-    for given in current(reading.gathered.of("MedicationAdministration")):
+    for given in current(reading.gathered, "MedicationAdministration"):
         if given.status in COUNTS_ADMINISTRATION:
             period = given.effective_period
             at = given.effective_date_time or (period and period.start)

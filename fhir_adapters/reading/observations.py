@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from fhir_adapters import resources as r
 from fhir_adapters.codes import Concept
@@ -32,8 +32,8 @@ _UNTAGGED: frozenset[str] = frozenset()
 def read_observations(reading: Reading) -> None:
     """Every observation of a wanted concept that counts, as facts."""
     voided = _withdrawn_results(reading)
-    observations = reading.gathered.of("Observation")
-    for o in current(observations) if reading.gathered.mixed else observations:
+    gathered = reading.gathered
+    for o in current(gathered, "Observation") if gathered.mixed else gathered.of("Observation"):
         found = reading.meanings(o.code)
         if not found and not o.component:
             continue
@@ -48,7 +48,7 @@ def read_observations(reading: Reading) -> None:
 
 def _withdrawn_results(reading: Reading) -> frozenset[str]:
     """The results of reports that were withdrawn."""
-    reports: Iterable[r.DiagnosticReport] = reading.gathered.of("DiagnosticReport")
+    reports: list[r.DiagnosticReport] = current(reading.gathered, "DiagnosticReport")
     urls = reading.gathered.ids_by_full_url
     keys = (
         reference_key(result.reference, urls)

@@ -10,20 +10,32 @@ are many: otherwise `facts.py` keeps one a moment.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Set as AbstractSet
+from typing import Any
 
-from fhir_adapters.resources import Resource
-
-R = TypeVar("R", bound=Resource)
+from fhir_adapters.decode import Gathered
 
 
-def current(resources: list[R]) -> list[R]:
-    """Each resource of one type once: of those with one id, the one that came last.
+def current(gathered: Gathered, kind: str) -> list[Any]:
+    """The resources of a type, each once: of those with one id, the one that came last.
 
     What was fetched comes after what was sent, so it is the newer one. Those without an id, as in
-    hand-made input, all stay; so does the order.
+    hand-made input, all stay; so do those that stand under addresses of several servers, and the
+    order.
     """
+    resources = gathered.of(kind)
     last = {one.id: one for one in resources}
     if len(last) == len(resources):
         return resources
-    return [one for one in resources if one.id is None or last[one.id] is one]
+    others = _of_several_servers(gathered, kind)
+    return [one for one in resources if not one.id or one.id in others or last[one.id] is one]
+
+
+def _of_several_servers(gathered: Gathered, kind: str) -> AbstractSet[str]:
+    """The ids that entries of more than one server have: of each it is another resource."""
+    servers: dict[str, set[str]] = {}
+    for full_url, key in gathered.ids_by_full_url.items():
+        if key.startswith(f"{kind}/") and full_url.endswith(key):
+            own_id = key.removeprefix(f"{kind}/")
+            servers.setdefault(own_id, set()).add(full_url.removesuffix(key))
+    return {own_id for own_id, found in servers.items() if len(found) > 1}

@@ -118,6 +118,11 @@ def test_no_secret_is_on_record(registry: Registry, tmp_path: Path) -> None:
         ("postgresql://u:hush@db:5433/varsel", "db:5433"),
         ("postgresql://u:hush@/varsel?host=db1:5432&host=db2", "db1:5432,db2"),
         ("postgresql://u:hush@db1:5432,db2:5433/varsel?password=hush", "db1:5432,db2:5433"),
+        ("postgresql://db1:5432,db2:5433/varsel?password=hu@sh", "db1:5432,db2:5433"),
+        ("postgresql://u:1234,ab/cd@db1/varsel", "db1"),
+        ("postgresql://u:p,a/ss@db1/varsel", "db1"),
+        ("postgresql://u:1234,ab?cd@db1/varsel", "db1"),
+        ("postgresql://u:1234,a/b?c@db1/varsel", "db1"),
     ],
 )
 def test_of_a_database_is_on_record_where_it_is(url: str, said: str) -> None:

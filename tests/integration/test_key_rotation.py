@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,6 +22,7 @@ from cds_service.cli.operate import examine
 from cds_service.db.log import PredictionLog, open_engine
 from cds_service.db.patients import warnings_of_restrictions
 from cds_service.errors import Restricted, SealBroken
+from cds_service.identities.erasure import Asking, decide, patient_of
 from cds_service.settings import Settings
 from models.registry import Registry
 from tests.patients import (
@@ -410,6 +413,61 @@ def test_a_restored_backup_forgets_a_restricted_patient_too(
     assert typed("privacy", "replay-erasures") == {"replayed": {"d-1": 1}}
     assert table(engine, "vault_keys") == []
     assert {row["sealed"] for row in table(engine, "erasures")} == {None}
+
+
+def test_a_restored_backup_keeps_whom_a_later_restriction_is_about(
+    typed: Callable[..., Any], database_url: str, engine: Engine, tmp_path: Path
+) -> None:
+    """The patient was erased, came again and was restricted: doing the erasure again takes the
+    predictions only, and the restriction can follow the patient to a new key."""
+    ids = logged(database_url, BEFORE, about(BEFORE))
+    line = {
+        "id": "d-1", "what": "erase", "organisation": HOLDER, "who": "w", "ground": "g",
+        "at": datetime.now(UTC).isoformat(), "predictions": ids,
+        "pseudonyms": {BEFORE.pseudonym(HOLDER, BASE, "Patient", PATIENT): "0"},
+    }  # fmt: skip
+    (tmp_path / "erasures.jsonl").write_text(json.dumps(line) + "\n")
+    typed("privacy", "erase", *WHOM[PATIENT], *RESTRICTED, asked=(), pseudonym=OLD)
+    assert typed("privacy", "replay-erasures", pseudonym=OLD) == {"replayed": {"d-1": 1}}
+    kept = {row["decision"]: row["sealed"] is not None for row in table(engine, "erasures")}
+    assert kept == {"granted": False, "restricted": True}
+    assert typed("privacy", "rotate", "pseudonyms")["restrictions"] == 1
+    assert warnings_of_restrictions(engine, "2027") == []
+
+
+def test_a_restriction_whose_commit_was_not_acknowledged_is_on_record_once(
+    database_url: str, engine: Engine
+) -> None:
+    """The connection breaks after the commit and the write is done again: it finds itself done, so
+    that whom it is about stays sealed, under each pseudonym once."""
+    log_engine = open_engine(database_url)
+    asking = Asking(HOLDER, "w", "g")
+    whom = patient_of(DURING, HOLDER, fhir_base=BASE, patient=OTHER)
+    with PredictionLog(log_engine, DURING) as log, breaks_after_commit(log_engine) as broken:
+        decide(log, asking, whom, "restricted")
+    assert len(broken) == 1
+    decided = {row["pseudonym_key"]: row["sealed"] for row in table(engine, "erasures")}
+    assert len(table(engine, "erasures")) == len(decided) == 2
+    assert decided["2027"] is not None
+    assert len(table(engine, "vault_keys")) == 1
+    assert [row["what"] for row in table(engine, "audit_entries")] == ["restricted"]
+
+
+@contextmanager
+def breaks_after_commit(engine: Engine) -> Iterator[list[object]]:
+    """The next commit is done, and its connection broken before that is said; gives which were."""
+    dialect, broken = engine.dialect, list[object]()
+    commit = dialect.do_commit
+
+    def lose(connection: Any) -> None:
+        commit(connection)
+        if not broken:
+            broken.append(connection)
+            connection.driver_connection.close()
+            commit(connection)  # raises what the driver does of a connection that is gone
+
+    with patch.object(dialect, "do_commit", lose):
+        yield broken
 
 
 def test_an_older_restriction_of_a_patient_without_predictions_is_left_and_said(

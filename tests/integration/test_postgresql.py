@@ -79,6 +79,15 @@ def test_several_hosts_are_understood(written: str, hosts: str, ports: str) -> N
     assert (told["password"], told["dbname"]) == ("p", "varsel")
 
 
+@pytest.mark.parametrize("password", ["1234,ab/cd", "p,a/ss", "1234,ab?cd", "1234,a/b?c"])
+def test_a_password_with_a_comma_is_no_list_of_hosts(password: str) -> None:
+    """Also where a slash or a question mark, written as it is, stands in it."""
+    engine = open_engine(f"postgresql://u:{password}@db1/varsel")
+    told = engine.dialect.create_connect_args(engine.url)[1]
+    assert (told["host"], told["user"], told["password"]) == ("db1", "u", password)
+    assert password not in str(engine.url)
+
+
 @pytest.mark.parametrize("hosts", ["db:secret", "db1:5432,db2:secret", "db1:1:secret,db2"])
 def test_a_port_that_is_none_is_refused(hosts: str) -> None:
     """As a setting that is wrong, without its text, which may be a part of a password."""

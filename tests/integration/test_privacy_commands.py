@@ -19,6 +19,10 @@ from cds_service.db.log import PredictionLog, open_engine
 from cds_service.db.tables import feedback, prediction_payloads, undelivered
 from cds_service.errors import AlreadyUsed, BadRequest, Erased, Restricted, SetupError
 from cds_service.identities.register import read_register
+from models.errors import PackageRefused
+from models.manifest import read_manifest
+from models.package import sums_checksum
+from models.registry import BUNDLED
 from tests.logged import NOW
 from tests.patients import (
     BASE,
@@ -200,6 +204,32 @@ def test_a_patient_gets_everything_in_files_nobody_else_can_read(
     assert json.loads(entry["details"]) == {"predictions": 2, "vault": "opened"}
     again = typed("privacy", "access", *BY_ID, *ASKED, "--out", str(folder), code=1)
     assert "File exists" in str(again.exception)
+
+
+@on_sqlite
+def test_a_package_that_is_refused_today_does_not_stand_in_the_way_of_access(
+    typed: Typed, database_url: str, tmp_path: Path
+) -> None:
+    """Its predictions are told by the data's own names; others in their package's words still."""
+    served, kept = BUNDLED / "readmission-30d", tmp_path / "models" / "readmission-30d"
+    kept.mkdir(parents=True)
+    manifest = (served / "manifest.toml").read_text()
+    strange = manifest.replace("&_sort=-date", "&_include=Encounter:location&_sort=-date")
+    (kept / "manifest.toml").write_text(strange)
+    (kept / "SHA256SUMS").write_text("of another time\n")
+    with pytest.raises(PackageRefused, match=r"prefetch\.encounters\.template"):
+        read_manifest(kept)
+    head = {"head": "readmission", "outcome": "back", "horizon_days": 30, "risk": 0.271}
+    document = json.dumps({"heads": [head]})
+    sums = [sums_checksum(folder) for folder in (served, kept)]
+    rows = [about(PRIVACY, package_checksum=one, document=document) for one in sums]
+    logged(database_url, PRIVACY, *rows)
+    folder = tmp_path / "out"
+    told_to = ("--out", str(folder), "--language", "en")
+    typed("privacy", "access", *BY_ID, *ASKED, *told_to, models_dir=str(kept.parent))
+    text = (folder / "access.txt").read_text()
+    assert "back within 30 days: 27.1 %" in text
+    assert "Acute readmission within 30 days: 27.1 %" in text
 
 
 # ---- erase ----------------------------------------------------------------------------------

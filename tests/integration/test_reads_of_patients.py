@@ -282,6 +282,24 @@ def test_a_patient_is_told_who_read_lists_that_they_were_in(
     assert "demo (validator), read predictions: HQUALIMP (2)" in text
 
 
+def test_a_patient_is_not_told_of_other_patients_predictions_on_a_page(
+    hospital: Hospital, tmp_path: Path
+) -> None:
+    """The audit trail keeps a page's first and last row; the patient was between the two."""
+    hospital.reads()
+    printed = hospital.typed("privacy", "reads", *hospital.about(OTHER), "--json")
+    folder = tmp_path / "out"
+    hospital.typed("privacy", "access", *hospital.about(OTHER), "--out", str(folder))
+    for said in (printed, (folder / "access.json").read_text()):
+        assert hospital.ids["b1"] in said
+        assert not [name for name in ("a1", "a2") if hospital.ids[name] in said]
+        assert "between" not in said
+    asked = {"purpose": "HCOMPL", "what": "read predictions"}
+    (entry,) = hospital.client.get("/api/v1/audit", params=asked).json()["audit"]
+    ends = {prediction_id for _, prediction_id in entry["details"]["between"]}
+    assert ends == {hospital.ids["a1"], hospital.ids["a2"]}
+
+
 def test_that_somebody_asked_who_read_is_itself_on_record(hospital: Hospital) -> None:
     """Under the patient's pseudonym, and so among the searches for the patient."""
     assert hospital.told() == []

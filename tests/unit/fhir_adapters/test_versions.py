@@ -213,15 +213,34 @@ def test_a_measurement_that_was_fetched_takes_the_place_of_its_older_version(nam
     assert [fact.value for fact in completed(sent, fetched, "Observation").of("crp")] == values
 
 
+OUTCOME = {"resourceType": "OperationOutcome", "issue": [{"severity": "error"}]}
+WARNED = {
+    "resourceType": "Bundle",
+    "entry": [
+        {
+            "resource": {"resourceType": "OperationOutcome", "issue": [{"severity": "warning"}]},
+            "search": {"mode": "outcome"},
+        }
+    ],
+}
+FAILURES: dict[str, Fetched] = {
+    "no answer": Fetched(None, reason="it answered 500"),
+    "an OperationOutcome": Fetched(json.dumps(OUTCOME).encode()),
+    "a Bundle with a warning alone": Fetched(json.dumps(WARNED).encode()),
+    "a page for people": Fetched(b"<html>"),
+}
+
+
 @pytest.mark.parametrize("keys", [("all", "stay"), ("stay", "all")])
+@pytest.mark.parametrize("failure", sorted(FAILURES))
 def test_what_was_sent_in_place_of_a_failed_fetch_is_older_than_what_was_fetched(
-    keys: tuple[str, str],
+    keys: tuple[str, str], failure: str
 ) -> None:
-    """Whichever of the two was asked first."""
+    """Whichever of the two was asked first, and however the server failed."""
     _, older, newer, _ = VERSIONS["a contact that ended"]
     fetched = {
         "all": Fetched(json.dumps(searchset(resource("Encounter", newer))).encode()),
-        "stay": Fetched(None, reason="it answered 500"),
+        "stay": FAILURES[failure],
     }
     sent = {
         "patient": msgspec.Raw(json.dumps(PATIENT).encode()),
@@ -230,3 +249,61 @@ def test_what_was_sent_in_place_of_a_failed_fetch_is_older_than_what_was_fetched
     gathered = decode_prefetch(sent, {}, {key: fetched[key] for key in keys}, patient_id="p")
     (contact,) = build_record(gathered, WANTED, patient_id="p").contacts
     assert contact.end < float("inf")
+
+
+# ---- what only looks like another version ---------------------------------------------------
+
+
+def conditions(*entries: Json, **said: Any) -> set[str]:
+    """The diagnoses of a Bundle of Conditions, as a whole record."""
+    whole = {"resourceType": "Bundle", **said, "entry": [{"resource": PATIENT}, *entries]}
+    record = build_record(decode_bundle(json.dumps(whole).encode()), BOTH, patient_id="p")
+    return set(record.facts)
+
+
+BOTH = Wanted(frozenset({"copd", "diabetes"}))
+DIABETES = {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "E11.9"}]}
+
+
+def condition(code: Json, resource_id: str = "1", **said: Any) -> Json:
+    """An entry with a Condition."""
+    return {"resource": resource("Condition", {"code": code, **said}, resource_id)}
+
+
+def test_one_id_on_two_servers_is_two_resources() -> None:
+    """A resource is known by its whole address."""
+    found_at = [
+        {"fullUrl": f"https://{server}/fhir/Condition/1", **condition(code)}
+        for server, code in (("a", COPD), ("b", DIABETES))
+    ]
+    assert conditions(*found_at) == {"copd", "diabetes"}
+
+
+def test_an_empty_id_is_none() -> None:
+    """Two of them are not one resource."""
+    assert conditions(condition(COPD, ""), condition(DIABETES, "")) == {"copd", "diabetes"}
+
+
+def test_a_history_begins_with_the_newest_version() -> None:
+    """FHIR orders it so; the newest counts, whichever way it changed."""
+    sure, refuted = condition(COPD), condition(COPD, verificationStatus=REFUTED)
+    assert conditions(sure, refuted, type="history") == {"copd"}
+    assert conditions(refuted, sure, type="history") == set()
+    assert conditions(refuted, sure, type="collection") == {"copd"}
+
+
+def test_a_report_that_was_withdrawn_and_issued_again_voids_nothing() -> None:
+    """Its last version counts, as of everything else."""
+    measured = {"resource": resource("Observation", {"status": "final", **CRP}, "o")}
+    reports = [
+        {"resource": {**resource("DiagnosticReport", {"status": status}), "result": RESULT}}
+        for status in ("cancelled", "final")
+    ]
+    for order, values in ((reports, [400.0]), (reports[::-1], [])):
+        entries = [{"resource": PATIENT}, measured, *order]
+        raw = json.dumps({"resourceType": "Bundle", "entry": entries}).encode()
+        record = build_record(decode_bundle(raw), WANTED, patient_id="p")
+        assert [fact.value for fact in record.of("crp")] == values
+
+
+RESULT = [{"reference": "Observation/o"}]
