@@ -107,13 +107,16 @@ def _phrase_words(
 
 def _plain_phrase(f: FeatureFinding, value: float, spec: FeatureSpec, setting: Setting) -> str:
     """A value where the package has no phrase for it: label, value, unit, and the day if known."""
-    texts, language = setting.texts, setting.language
-    if spec.yes_no:
-        said = f"{f.label}: {texts.yes if value else texts.no}"
-    else:
-        shown = f"{number(value, spec.decimals, language)} {shown_unit(spec.unit, language)}"
-        said = f"{f.label} {shown}".rstrip()
+    language = setting.language
+    said = f"{f.label}{':' if spec.yes_no else ''} {amount(value, spec, language)}"
     return f"{said} ({day(f.time, setting.zone, language)})" if f.time else said
+
+
+def amount(value: float, spec: FeatureSpec, language: str) -> str:
+    """A value of a feature as people read it: yes or no, or a number with its unit."""
+    if spec.yes_no:
+        return TEXTS[language].yes if value else TEXTS[language].no
+    return f"{number(value, spec.decimals, language)} {shown_unit(spec.unit, language)}".rstrip()
 
 
 # ---- what is missing ------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple
 
 from cds_service.evidence.replay import whole_record
+from cds_service.findings import amount, specs_of
 from cds_service.identities.reads import Read, as_json
-from cds_service.wording import day_and_time, number, printable, shown_unit
+from cds_service.wording import day_and_time, number, printable
 from fhir_adapters.clock import to_iso
 from fhir_adapters.features.language import FeatureSpec
 from models.manifest import Manifest
@@ -45,8 +46,6 @@ class _Words(NamedTuple):
     nothing_shown: str
     values: str
     missing: str
-    yes: str
-    no: str
     feedback: str
     undelivered: str
     reads: str
@@ -74,8 +73,6 @@ _WORDS: Mapping[Language, _Words] = {
         nothing_shown="Der blev ikke vist noget ({returned})",
         values="Indgik i beregningen",
         missing="mangler",
-        yes="ja",
-        no="nej",
         feedback="Tilbagemelding {when}: {outcome}",
         undelivered="Svaret nåede ikke frem ({how}) {when}",
         reads="Hvem har set eller behandlet beregningen",
@@ -101,8 +98,6 @@ _WORDS: Mapping[Language, _Words] = {
         nothing_shown="Nothing was shown ({returned})",
         values="What it rested on",
         missing="missing",
-        yes="yes",
-        no="no",
         feedback="Feedback {when}: {outcome}",
         undelivered="The answer did not arrive ({how}) {when}",
         reads="Who read or handled the prediction",
@@ -226,7 +221,7 @@ def _of_prediction(record: Json, saying: _Saying) -> Iterator[str]:
     if not cards:
         yield words.nothing_shown.format(returned=record["returned"])
     yield f"{words.values}:"
-    specs = {spec.name: spec for spec in manifest.features} if manifest else {}
+    specs = specs_of(manifest) if manifest else {}
     for one in record["features"] or []:
         yield f"  {_value(one, specs.get(one['name']), saying)}"
     for one in record["feedback"]:
@@ -258,16 +253,9 @@ def _value(feature: Json, spec: FeatureSpec | None, saying: _Saying) -> str:
         status = feature["status"]
         return f"{label}: {saying.words.missing if status == 'missing' else status}"
     at = f" ({saying.when(to_iso(feature['time']))})" if feature.get("time") else ""
-    return f"{label}: {_amount(value, feature, spec, saying)}{at}"
-
-
-def _amount(value: float, feature: Json, spec: FeatureSpec | None, saying: _Saying) -> str:
     if spec is None:
-        return f"{value:g} {feature.get('unit') or ''}".rstrip()
-    if spec.yes_no:
-        return saying.words.yes if value else saying.words.no
-    unit = shown_unit(spec.unit, saying.language)
-    return f"{number(value, spec.decimals, saying.language)} {unit}".rstrip()
+        return f"{label}: {value:g} {feature.get('unit') or ''}".rstrip() + at
+    return f"{label}: {amount(value, spec, saying.language)}{at}"
 
 
 def _entry(entry: Json) -> str:
